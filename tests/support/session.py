@@ -1,0 +1,54 @@
+"""What a test session does to be alone on its machine: own mount namespace, own list of sessions, adopted orphans."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+
+_CLONE_NEWNS = 0x00020000
+_MS_REC, _MS_SLAVE, _MS_SHARED = 0x4000, 1 << 19, 1 << 20
+_PR_SET_CHILD_SUBREAPER = 36
+_SESSIONS = "/tmp/hutch-tests-sessions"
+
+
+def enter_private_mounts() -> bool:
+    """Give this session mounts of its own, shared as under systemd, so that propagation mistakes show.
+
+    What the host mounts still arrives; nothing leaves. Returns False where that is not allowed.
+    """
+    if os.geteuid() != 0 or threading.active_count() != 1:
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        return False
+    for propagation in (_MS_SLAVE, _MS_SHARED):
+        if libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | propagation), None) != 0:
+            raise OSError(ctypes.get_errno(), "change mount propagation of /")
+    return True
+
+
+def adopt_orphans() -> None:
+    """Become the subreaper: what a killed program leaves running becomes our child, and a finding."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def announce() -> None:
+    """Enter this process in the list of running sessions."""
+    os.makedirs(_SESSIONS, mode=0o1777, exist_ok=True)
+    open(f"{_SESSIONS}/{os.getpid()}", "w").close()
+
+
+def retire() -> None:
+    """Leave the list of running sessions."""
+    try:
+        os.unlink(f"{_SESSIONS}/{os.getpid()}")
+        os.rmdir(_SESSIONS)
+    except OSError:  # another session is in it
+        pass
+
+
+def alone() -> bool:
+    """Whether no other session of these tests runs on this machine."""
+    others = (name for name in os.listdir(_SESSIONS) if name.isdigit() and int(name) != os.getpid())
+    return not any(os.path.exists(f"/proc/{name}") for name in others)
