@@ -3,7 +3,8 @@
     HutchError                       500, exit 125
     ├─ InvalidArgument               400
     │  ├─ InvalidReference           an image name outside Docker's grammar
-    │  └─ InvalidConfig              config.json, image config or configuration file
+    │  ├─ InvalidConfig              config.json, image config or configuration file
+    │  └─ InvalidLayer               a layer or archive that is malformed, hostile or over a limit
     ├─ Unauthorized                  401
     ├─ PermissionDenied              403
     ├─ NotFound                      404
@@ -62,6 +63,10 @@ class InvalidReference(InvalidArgument):
 
 class InvalidConfig(InvalidArgument):
     """A config.json, an image configuration or a configuration file that does not hold together."""
+
+
+class InvalidLayer(InvalidArgument):
+    """A layer or archive that is malformed, climbs out of its root or goes over a limit."""
 
 
 class Unauthorized(HutchError):
