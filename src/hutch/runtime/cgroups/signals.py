@@ -1,0 +1,74 @@
+"""Signalling every process of a cgroup so that none escapes by forking.
+
+A list of processes is old when it has been read: a fork bomb outruns any loop over it. While the cgroup is frozen
+nothing forks, so the list is whole; the signal then waits for each process until the cgroup is thawed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal as signals
+import time
+
+from hutch.errors import NotSupported, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Freezable(Protocol):
+        """What `signal_all` needs of a manager."""
+
+        def freeze(self) -> None: ...
+        def thaw(self) -> None: ...
+        def frozen(self) -> bool: ...
+        def pids(self, recursive: bool = True) -> list[int]: ...
+
+
+_GONE_TIMEOUT_S = 10.0
+
+
+def signal_all(cgroup: Freezable, signal: int) -> None:
+    """Freeze, signal every process, thaw.
+
+    SIGKILL always ends thawed, or the killed would never die; after another signal a cgroup that was frozen stays so.
+
+    Args:
+        cgroup: freezes and lists; without a freezer the list is signalled until it stays empty.
+        signal: a signal number.
+    """
+    was_frozen = cgroup.frozen()
+    try:
+        cgroup.freeze()
+    except NotSupported:
+        _signal_without_freezer(cgroup, signal)
+        return
+    except Unavailable:
+        # Thawed again, so nothing is stuck; a process in an uninterruptible sleep cannot fork either.
+        was_frozen = False
+    try:
+        for pid in cgroup.pids():
+            _send(pid, signal)
+    finally:
+        if signal == signals.SIGKILL or not was_frozen:
+            cgroup.thaw()
+
+
+def _signal_without_freezer(cgroup: Freezable, signal: int) -> None:
+    """Signal what is listed; for SIGKILL until nothing is, for at most 10 s."""
+    deadline = time.monotonic() + _GONE_TIMEOUT_S
+    while pids := cgroup.pids():
+        for pid in pids:
+            _send(pid, signal)
+        if signal != signals.SIGKILL:
+            return
+        if time.monotonic() > deadline:
+            raise Unavailable(f"kill cgroup: {len(pids)} processes are left")
+        time.sleep(0.001)
+
+
+def _send(pid: int, signal: int) -> None:
+    try:
+        os.kill(pid, signal)
+    except ProcessLookupError:
+        return
