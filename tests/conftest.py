@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support import cgroups, files, host, leaks, session
+from tests.support import cgroups, files, host, images, leaks, registries, session, users
 
 LEAK_CHECKED = ("/tests/integration/", "/tests/conformance/", "/tests/e2e/")
 
@@ -83,3 +84,123 @@ def cgroup_parent(leaks_nothing: None) -> Iterator[str]:
         pytest.skip("needs root to make cgroups")
     with cgroups.parent() as path:
         yield path
+
+
+@pytest.fixture(scope="session")
+def session_dir() -> Iterator[str]:
+    """A directory for what the session keeps; 0700."""
+    with files.private_directory(f"session-{os.getpid()}") as path:
+        yield path
+
+
+def _registry(session_dir: str, name: str, *programs: str) -> Iterator[registries.Registry]:
+    for program in ("docker-registry", "openssl", *programs):
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+    directory = f"{session_dir}/registry-{name}"
+    os.mkdir(directory)
+    kinds = {
+        "plain": registries.plain,
+        "basic": registries.with_passwords,
+        "token": registries.with_tokens,
+        "tls": registries.with_tls,
+    }
+    with kinds[name](directory) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def registry(session_dir: str) -> Iterator[registries.Registry]:
+    """A real registry on loopback, plain HTTP, open to everybody; one for the session, so choose names of your own."""
+    yield from _registry(session_dir, "plain")
+
+
+@pytest.fixture(scope="session")
+def registry_basic(session_dir: str) -> Iterator[registries.Registry]:
+    """A real registry that wants a name and a password."""
+    yield from _registry(session_dir, "basic", "htpasswd")
+
+
+@pytest.fixture(scope="session")
+def registry_token(session_dir: str) -> Iterator[registries.Registry]:
+    """A real registry with a token server (`registry_token.tokens`)."""
+    yield from _registry(session_dir, "token")
+
+
+@pytest.fixture(scope="session")
+def registry_tls(session_dir: str) -> Iterator[registries.Registry]:
+    """A real registry over HTTPS; its authority's certificate is `registry_tls.ca`."""
+    yield from _registry(session_dir, "tls")
+
+
+def _image(make: Callable[[], images.Image], *programs: str, root: bool = False) -> images.Image:
+    if root and os.geteuid() != 0:
+        pytest.skip("needs root to make the image")
+    for program in programs:
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+    if not images.is_static(shutil.which("busybox") or ""):
+        pytest.skip("busybox is not static (Debian's package busybox-static)")
+    return make()
+
+
+@pytest.fixture(scope="session")
+def busybox_image() -> images.Image:
+    """busybox and little else, by buildah, as an OCI layout."""
+    return _image(images.busybox, "buildah", "busybox", root=True)
+
+
+@pytest.fixture(scope="session")
+def schema2_image() -> images.Image:
+    """busybox in Docker's manifest format, schema 2."""
+    return _image(images.busybox_schema2, "buildah", "skopeo", "busybox", root=True)
+
+
+@pytest.fixture(scope="session")
+def multi_platform_image() -> images.Image:
+    """An index for amd64, arm64/v8, arm/v7 and arm/v6, by buildah; its command prints /etc/platform."""
+    return _image(images.multi_platform, "buildah", "busybox", root=True)
+
+
+@pytest.fixture(scope="session")
+def layered_image() -> images.Image:
+    """Layers with links, whiteouts, an opaque directory, extended attributes and odd names, by umoci."""
+    return _image(images.layered, "buildah", "umoci", "busybox", root=True)
+
+
+@pytest.fixture(scope="session")
+def debian_image() -> images.Image:
+    """A minimal Debian, by mmdebstrap (40 s when it is not in the cache)."""
+    return _image(images.debian, "buildah", "mmdebstrap", "apt-get", "busybox", root=True)
+
+
+@pytest.fixture(scope="session")
+def hutch_installed() -> Iterator[users.Installation]:
+    """hutch installed where every user can run it: `.hutch`, `.hutch_oci` and `.python` are paths."""
+    if users.readable_python() is None:
+        pytest.skip("no python of this version that every user can run")
+    with users.installation() as installed:
+        yield installed
+
+
+def _user(installed: users.Installation, *, subids: bool) -> Iterator[users.OrdinaryUser]:
+    if reason := host.missing(("userns", "program:setpriv", "program:unshare")):
+        pytest.skip(reason)
+    if os.geteuid() != 0 and subids != (host.missing(("subids",)) == ""):
+        pytest.skip(f"this user has {'no ' if subids else ''}subordinate ids")
+    with users.ordinary_user(installed, subids=subids) as user:
+        yield user
+
+
+@pytest.fixture
+def ordinary_user(leaks_nothing: None, hutch_installed: users.Installation) -> Iterator[users.OrdinaryUser]:
+    """A user without privileges and with subordinate ids; `.run([…])`, `.popen([…])`, `.home`, `.hutch`."""
+    if reason := host.missing(("program:newuidmap",)):
+        pytest.skip(reason)
+    yield from _user(hutch_installed, subids=True)
+
+
+@pytest.fixture
+def single_id_user(leaks_nothing: None, hutch_installed: users.Installation) -> Iterator[users.OrdinaryUser]:
+    """A user without privileges and without subordinate ids."""
+    yield from _user(hutch_installed, subids=False)
