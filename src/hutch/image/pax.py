@@ -10,6 +10,9 @@ Formats: POSIX.1-2017 pax, "ustar Interchange Format" and "pax Extended Header";
 
 from __future__ import annotations
 
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+
 from hutch.errors import InvalidLayer
 
 NAME_MAX_BYTES = 4095  # PATH_MAX without the NUL
@@ -128,11 +131,9 @@ def _percent_decoded(name: bytes) -> bytes:
 
 def base64_decoded(value: bytes) -> bytes:
     """Decode the value of a LIBARCHIVE.xattr record (base64, padding optional)."""
-    from binascii import Error, a2b_base64
-
     try:
         return a2b_base64(value + b"=" * (-len(value) % 4), strict_mode=True)
-    except Error:
+    except Base64Error:
         raise InvalidLayer("pax header: extended attribute is not base64") from None
 
 
