@@ -168,7 +168,7 @@ def debian(*packages: str) -> Image:
         with_buildah(directory, archive, [("Cmd", "bash")], f"{directory}/layout")
         os.unlink(archive)
 
-    path = cached("debian", f"{_release()} {sorted(packages)}", make)
+    path = cached("-".join(["debian", *sorted(packages)]), f"{_release()} {sorted(packages)}", make)
     return Image("oci", f"{path}/layout", "latest")
 
 
