@@ -112,7 +112,7 @@ def cpu_weight(shares: int) -> int:
         return 1
     if shares >= 262144:
         return 10000
-    from math import ceil, log2  # cgroup v2 only: not worth its place at start-up  # noqa: PLC0415
+    from math import ceil, log2  # cgroup v2 only: not worth its place at start-up
 
     exponent = log2(shares)
     return ceil(10 ** ((exponent * exponent + 125 * exponent) / 612.0 - 7.0 / 34.0))

@@ -1,4 +1,4 @@
-"""Reading, writing and removing cgroup files and directories; the words of their errors.
+"""Reading and writing cgroup files; the words of their errors.
 
 A cgroup directory may be writable by the container (a delegated v2 subtree), but its files are the kernel's own:
 they can be neither replaced nor made into links.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 
 from hutch.errors import Conflict, HutchError, InvalidArgument, NotSupported, PermissionDenied, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
 _READ_LIMIT = 1 << 24  # cgroup.procs of a million processes fits
 _ENOTSUPP = 524  # the kernel's own, which errno.h does not have: kmem limits answer it
@@ -48,12 +47,13 @@ class Explain:
         self.step: Callable[[str, str, str], None] | None = None
 
     def __call__(self, verb: str, path: str, text: str = "") -> None:
+        """Tell of one thing done: ``mkdir``, ``write`` (of `text`) or ``bpf``."""
         if self.step is not None:
             self.step(verb, path, text)
 
 
 def write(path: str, text: str) -> None:
-    """Write `text` with one write(2), which is how cgroup files want it.
+    """Give a cgroup file its new text in one write(2), which is how these files want it.
 
     Raises:
         OSError: as the kernel says, with the path.
@@ -115,81 +115,6 @@ def read_flat(path: str) -> dict[str, int]:
         if key and value.isdigit():
             pairs[key] = int(value)
     return pairs
-
-
-def make(directory: str, explain: Explain) -> str | None:
-    """Make a cgroup and the parents it lacks; return the topmost one made, None if it was there.
-
-    Raises:
-        OSError: as the kernel says.
-    """
-    try:
-        os.mkdir(directory, 0o755)
-    except FileExistsError:
-        return None
-    except FileNotFoundError:
-        parent = make(os.path.dirname(directory), explain)
-        # The parent may go between the two calls: another container's destroy removes an empty default parent.
-        made = make(directory, explain)
-        return parent or made
-    explain("mkdir", directory)
-    return directory
-
-
-def descendants(directory: str) -> Iterator[str]:
-    """Yield every cgroup below `directory`, children before their parents, then `directory` itself."""
-    found = [directory]
-    for path in found:  # grows while it is walked
-        try:
-            with os.scandir(path) as entries:
-                found.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
-        except FileNotFoundError:
-            continue
-    yield from reversed(found)
-
-
-def remove(directory: str, deadline: float) -> None:
-    """Remove a cgroup and all below it, waiting for exiting processes until `deadline` (time.monotonic()).
-
-    Raises:
-        Unavailable: something still lives in it.
-        OSError: as the kernel says, but for EBUSY and ENOENT.
-    """
-    pause_s = 0.001
-    while True:
-        busy = ""
-        for path in descendants(directory):
-            try:
-                os.rmdir(path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                if error.errno not in {errno.EBUSY, errno.ENOTEMPTY}:
-                    raise
-                busy = path
-        if not busy:
-            return
-        if time.monotonic() >= deadline:
-            count = len(read_or(f"{busy}/cgroup.procs").split())
-            raise Unavailable(f"remove cgroup {busy}: device or resource busy", hint=f"{count} processes are in it")
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 2, 0.05)
-
-
-def pids(directory: str, recursive: bool) -> list[int]:
-    """Return the processes of a cgroup, sorted; those of other pid namespaces (0) are left out."""
-    found: set[int] = set()
-    for path in descendants(directory) if recursive else (directory,):
-        try:
-            found.update(int(word) for word in read(f"{path}/cgroup.procs").split())
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            # ENODEV: removed while open. EOPNOTSUPP: a threaded cgroup, whose processes its domain lists.
-            if error.errno not in {errno.ENODEV, errno.EOPNOTSUPP}:
-                raise
-    found.discard(0)
-    return sorted(found)
 
 
 def write_all(writes: Iterable[Write], directory_of: Callable[[str], str], explain: Explain) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from hutch.errors import InvalidArgument, NotSupported
+from hutch.linux.mountinfo import MountInfo
 
 DEFAULT_ROOT = "/sys/fs/cgroup"
 
@@ -16,7 +17,6 @@ DEFAULT_ROOT = "/sys/fs/cgroup"
 _NOT_CONTROLLERS = frozenset(
     ("rw", "ro", "clone_children", "noprefix", "xattr", "cpuset_v2_mode", "favordynmods", "nsdelegate")
 )
-_ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
 class Mount:
@@ -84,24 +84,15 @@ def find(root: str = DEFAULT_ROOT, mountinfo: str = "/proc/self/mountinfo") -> H
     return Hierarchies(v1, unified)
 
 
-def _cgroup_mounts(mountinfo: str) -> list[tuple[Mount, str, str]]:
+def _cgroup_mounts(path: str) -> list[tuple[Mount, str, str]]:
     found = []
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, "rb") as file:
         for line in file:
-            if " - cgroup" not in line:
+            if b" - cgroup" not in line:  # hosts have thousands of mounts, and a dozen of these
                 continue
-            fields, _, filesystem = line.partition(" - ")
-            top, path = fields.split(" ")[3:5]
-            fstype, _, rest = filesystem.partition(" ")
-            options = rest.split(" ")[-1].strip()
-            found.append((Mount(_unescape(path), _unescape(top)), fstype, options))
+            info = MountInfo(line.rstrip(b"\n"))
+            found.append((Mount(info.mount_point, info.root), info.fstype, info.super_options))
     return found
-
-
-def _unescape(text: str) -> str:
-    for escape, character in _ESCAPES:
-        text = text.replace(escape, character)
-    return text
 
 
 def own_cgroups(pid: int | str = "self") -> dict[str, str]:

@@ -90,21 +90,21 @@ def manager_for(
     """
     if stored is not None and not systemd:
         if set(stored) == {""}:
-            from hutch.runtime.cgroups.v2 import V2Manager  # noqa: PLC0415
+            from hutch.runtime.cgroups.v2 import V2Manager
 
             return V2Manager(stored[""], rootless=rootless)
-        from hutch.runtime.cgroups.v1 import V1Manager  # noqa: PLC0415
+        from hutch.runtime.cgroups.v1 import V1Manager
 
         return V1Manager(stored, rootless=rootless)
     found = hierarchy.find(root)
     if systemd:
-        from hutch.runtime.cgroups.systemd import SystemdManager  # noqa: PLC0415
+        from hutch.runtime.cgroups.systemd import SystemdManager
 
         return SystemdManager.locate(cgroups_path, container_id, found, rootless=rootless, stored=stored)
     if found.is_v2:
-        from hutch.runtime.cgroups.v2 import V2Manager  # noqa: PLC0415
+        from hutch.runtime.cgroups.v2 import V2Manager
 
         return V2Manager.locate(cgroups_path, container_id, found, rootless=rootless)
-    from hutch.runtime.cgroups.v1 import V1Manager  # noqa: PLC0415
+    from hutch.runtime.cgroups.v1 import V1Manager
 
     return V1Manager.locate(cgroups_path, container_id, found, rootless=rootless)

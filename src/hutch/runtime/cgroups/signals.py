@@ -14,21 +14,12 @@ from hutch.errors import NotSupported, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
-
-    class Freezable(Protocol):
-        """What `signal_all` needs of a manager."""
-
-        def freeze(self) -> None: ...
-        def thaw(self) -> None: ...
-        def frozen(self) -> bool: ...
-        def pids(self, recursive: bool = True) -> list[int]: ...
-
+    from hutch.runtime.cgroups.manager import CgroupManager
 
 _GONE_TIMEOUT_S = 10.0
 
 
-def signal_all(cgroup: Freezable, signal: int) -> None:
+def signal_all(cgroup: CgroupManager, signal: int) -> None:
     """Freeze, signal every process, thaw.
 
     SIGKILL always ends thawed, or the killed would never die; after another signal a cgroup that was frozen stays so.
@@ -54,7 +45,7 @@ def signal_all(cgroup: Freezable, signal: int) -> None:
             cgroup.thaw()
 
 
-def _signal_without_freezer(cgroup: Freezable, signal: int) -> None:
+def _signal_without_freezer(cgroup: CgroupManager, signal: int) -> None:
     """Signal what is listed; for SIGKILL until nothing is, for at most 10 s."""
     deadline = time.monotonic() + _GONE_TIMEOUT_S
     while pids := cgroup.pids():

@@ -11,7 +11,7 @@ import os
 import time
 
 from hutch.errors import HutchError, InvalidArgument, NotSupported, PermissionDenied, Unavailable
-from hutch.runtime.cgroups import devices, files, hierarchy, signals, v1_knobs
+from hutch.runtime.cgroups import devices, files, hierarchy, signals, tree, v1_knobs
 from hutch.runtime.cgroups.files import Write
 
 TYPE_CHECKING = False
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from hutch.spec.runtime import LinuxResources
 
-DEFAULT_PARENT = "hutch"
 _FREEZE_TIMEOUT_S = 10.0
 _DESTROY_TIMEOUT_S = 10.0
 
@@ -45,7 +44,7 @@ class V1Manager:
         """
         wanted = hierarchy.check_path(cgroups_path)
         if not wanted:
-            wanted = f"{DEFAULT_PARENT}/{container_id}" if rootless else f"/{DEFAULT_PARENT}/{container_id}"
+            wanted = f"{tree.DEFAULT_PARENT}/{container_id}" if rootless else f"/{tree.DEFAULT_PARENT}/{container_id}"
         own = {} if wanted.startswith("/") else hierarchy.own_cgroups()
         paths = {}
         everywhere = dict(found.v1)
@@ -74,7 +73,7 @@ class V1Manager:
         self._fresh = True
         for directory, controllers in self._by_directory().items():
             try:
-                files.make(directory, self.explain)
+                tree.make(directory, self.explain)
                 if "cpuset" in controllers:
                     self._inherit_cpuset(directory)
             except OSError as error:
@@ -129,8 +128,8 @@ class V1Manager:
         deadline = time.monotonic() + _DESTROY_TIMEOUT_S
         for directory in self._by_directory():
             if os.path.isdir(directory):
-                files.remove(directory, deadline)
-            remove_default_parent(directory)
+                tree.remove(directory, deadline)
+            tree.remove_default_parent(directory)
 
     # --- limits -------------------------------------------------------------------------------------------------
 
@@ -148,10 +147,11 @@ class V1Manager:
         self._apply_devices(resources)
         if resources.get("memory", {}).get("checkBeforeUpdate"):
             self._check_memory(resources["memory"].get("limit", 0))
-        usable = {c for c in self.paths() if c} | self._unified_controllers()
-        writes = v1_knobs.writes(resources, lambda name: self._has(name), self._unified_controllers())
+        offered = self._offered_by_unified()
+        writes = v1_knobs.writes(resources, self._has, offered)
+        self._enable_unified({each.controller for each in writes} & offered)
         for each in writes:
-            if each.controller not in usable and each.controller != "":
+            if each.controller not in self.paths() and each.controller not in offered:
                 raise self._missing(each)
         files.write_all(writes, self._directory, self.explain)
         self._fresh = False
@@ -165,12 +165,21 @@ class V1Manager:
         directory = self.paths().get(name.partition(".")[0])
         return directory is not None and os.path.exists(f"{directory}/{name}")
 
-    def _unified_controllers(self) -> set[str]:
-        """Return the controllers that the unified hierarchy has enabled for this cgroup."""
+    def _offered_by_unified(self) -> set[str]:
+        """Return the controllers that are bound to the unified hierarchy, with ``cgroup`` for its own files."""
         directory = self.paths().get("")
         if directory is None:
             return set()
-        return set(files.read_or(f"{directory}/cgroup.controllers").split())
+        return {"cgroup", *files.read_or(f"{tree.top_of(directory)}/cgroup.controllers").split()}
+
+    def _enable_unified(self, controllers: set[str]) -> None:
+        """Enable controllers of the unified hierarchy only when a limit needs them: it is not ours to arrange."""
+        if controllers - {"cgroup"}:
+            directory = self.paths()[""]
+            refused = tree.enable_controllers(directory, tree.top_of(directory), self.explain, only=controllers)
+            for controller, error in refused.items():
+                cause = os.strerror(error.errno or 0).lower()
+                raise NotSupported(f"cgroup: enable {controller} in {error.filename}: {cause}")
 
     def _missing(self, each: Write) -> HutchError:
         what = f"cgroup: cannot set {each.files[0]} to {each.text[:80]!r}"
@@ -207,7 +216,7 @@ class V1Manager:
         paths = self.paths()
         for controller in ("pids", "freezer", "devices", *paths):
             if controller in paths:
-                return files.pids(paths[controller], recursive)
+                return tree.pids(paths[controller], recursive)
         return []
 
     def freeze(self) -> None:
@@ -279,7 +288,7 @@ class V1Manager:
 
     def stats(self) -> dict[str, Any]:
         """Return usage in the shape of runc's ``events --stats``."""
-        from hutch.runtime.cgroups import v1_stats  # noqa: PLC0415
+        from hutch.runtime.cgroups import v1_stats
 
         return v1_stats.collect(self.paths())
 
@@ -287,18 +296,6 @@ class V1Manager:
         """Return how many processes the kernel killed for want of memory in this cgroup."""
         directory = self.paths().get("memory")
         return files.read_flat(f"{directory}/memory.oom_control").get("oom_kill", 0) if directory else 0
-
-
-def remove_default_parent(directory: str) -> None:
-    """Remove hutch's own default parent when its last container is gone."""
-    parent = os.path.dirname(directory)
-    if os.path.basename(parent) != DEFAULT_PARENT:
-        return
-    try:
-        os.rmdir(parent)
-    except OSError as error:
-        if error.errno not in {errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY, *files.NOT_ALLOWED}:
-            raise
 
 
 def _write_pid(path: str, pid: int) -> None:

@@ -60,7 +60,7 @@ def writes(resources: LinuxResources, has: Callable[[str], bool], unified: set[s
     Args:
         resources: the specification's values; unset ones make no write.
         has: whether the cgroup has a file of that name.
-        unified: controllers of the unified hierarchy's cgroup, on a hybrid host.
+        unified: controllers bound to the unified hierarchy, on a hybrid host.
 
     Raises:
         InvalidArgument: a value outside what the specification or the kernel's format allows.
@@ -103,7 +103,7 @@ def _unified(sections: dict[str, Any], unified: set[str]) -> list[Write]:
     made = []
     for name, text in (sections.get("unified") or {}).items():
         controller = convert.unified_name(name)
-        if controller not in unified and controller != "cgroup":
+        if controller not in unified:
             raise NotSupported(f"cgroup: cannot set {name}: {controller} is not a controller of cgroup v2 on this host")
-        made.append(Write("", (name,), text))
+        made.append(Write(controller, (name,), text))
     return made

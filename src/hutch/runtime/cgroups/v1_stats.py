@@ -80,7 +80,7 @@ def collect(paths: dict[str, str]) -> dict[str, Any]:
     if hugetlb:
         stats["hugetlb"] = _hugetlb(hugetlb)
     elif "" in paths:
-        from hutch.runtime.cgroups import v2_stats  # noqa: PLC0415
+        from hutch.runtime.cgroups import v2_stats
 
         stats["hugetlb"] = v2_stats.hugetlb(paths[""])
     return stats
