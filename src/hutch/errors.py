@@ -173,3 +173,4 @@ class ContainerSetupFailed(Internal):
         self.step = step
         self.errno = errno
         self.path = path
+        self.detail = detail
