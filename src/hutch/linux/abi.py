@@ -172,6 +172,12 @@ class SchedAttr(Structure):
     )
 
 
+class XattrArgs(Structure):
+    """struct xattr_args: getxattrat(2), setxattrat(2)."""
+
+    _fields_ = (("value", c_uint64), ("size", c_uint32), ("flags", c_uint32))
+
+
 class CapHeader(Structure):
     """struct __user_cap_header_struct: capget(2), capset(2)."""
 
