@@ -30,9 +30,7 @@ def loads(data: bytes, what: str, *, limit: int) -> Any:
         raise InvalidConfig(f"{what}: larger than {limit} bytes")
     try:
         text = data.decode("utf-8")
-        document = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
-        )
+        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
         if "\\u" in text:
             json.dumps(document, ensure_ascii=False).encode()  # UnicodeEncodeError: a lone surrogate
     except RecursionError:

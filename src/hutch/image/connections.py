@@ -1,0 +1,148 @@
+"""Connections to registries: our dialling and deadlines below urllib3's HTTP, proxies, errors in words."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from typing import Any, Protocol, cast
+from urllib.parse import unquote, urlsplit
+from urllib.request import (  # type: ignore[attr-defined]
+    getproxies_environment,
+    proxy_bypass_environment,
+)
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, ProxyManager, make_headers
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProtocolError, SSLError
+from urllib3.exceptions import TimeoutError as HTTPTimeout
+
+from hutch.image import hosts
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+class Owner(Protocol):
+    """What a connection needs of the transport it belongs to."""
+
+    @property
+    def headers_s(self) -> float:
+        """Seconds that the head of a response may take as a whole."""
+
+    def connect(self, host: str, port: int) -> socket.socket:
+        """Dial."""
+
+    def track(self, used: socket.socket | None, *, gone: bool = False) -> None:
+        """Remember a socket that is in use, or forget it."""
+
+
+class _Ours:
+    """What both kinds of connection do in our way: dialling, and a deadline for the whole head."""
+
+    host: str
+    port: int
+    sock: Any
+
+    def __init__(self, *args: Any, owner: Owner, **kwargs: Any) -> None:
+        self._owner = owner
+        super().__init__(*args, **kwargs)
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            return self._owner.connect(self.host.strip("[]"), self.port)
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "timed out") from error
+        except OSError as error:
+            raise NewConnectionError(cast("HTTPConnection", self), words(error)) from error
+
+    def getresponse(self) -> Any:
+        used = self.sock
+        self._owner.track(used)
+        # A timeout of the socket starts anew with every byte; this one does not.
+        timer = threading.Timer(self._owner.headers_s, _shut_down, [used])
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()  # type: ignore[misc]
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        self._owner.track(self.sock, gone=True)
+        super().close()  # type: ignore[misc]
+
+
+class _PlainConnection(_Ours, HTTPConnection):
+    pass
+
+
+class _TLSConnection(_Ours, HTTPSConnection):
+    pass
+
+
+class PlainPool(HTTPConnectionPool):
+    """Connections without TLS."""
+
+    ConnectionCls = _PlainConnection
+
+
+class TLSPool(HTTPSConnectionPool):
+    """Connections with TLS."""
+
+    ConnectionCls = _TLSConnection
+
+
+def proxied_pool(proxy: str, scheme: str, host: str, port: int, options: dict[str, Any]) -> HTTPConnectionPool:
+    """Connections to an origin through the proxy at a URL, which may hold a name and password."""
+    parts = urlsplit(proxy)
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
+    headers = make_headers(proxy_basic_auth=login) if login else None
+    bare = f"{parts.scheme}://{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    return ProxyManager(bare, proxy_headers=headers, **options).connection_from_host(host, port, scheme)
+
+
+def proxy_for(scheme: str, host: str) -> str | None:
+    """The proxy the environment names for an origin, as Go's programs read it: never for loopback."""
+    if hosts.is_loopback(host):
+        return None
+    proxies = getproxies_environment()
+    proxy = proxies.get(scheme)
+    if not proxy or proxy_bypass_environment(host, proxies):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _shut_down(used: socket.socket | None) -> None:
+    if used is not None:
+        with suppress(OSError):
+            used.shutdown(socket.SHUT_RDWR)
+
+
+def certificate_problem(error: BaseException | None) -> str:
+    """Why a certificate was refused, in OpenSSL's words; an empty string if that is not the trouble."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return str(error.verify_message or error.reason).lower()
+        inner = error.args[0] if isinstance(error, SSLError) and error.args else None
+        error = inner if isinstance(inner, BaseException) else (error.__cause__ or error.__context__)
+    return ""
+
+
+def words(error: BaseException) -> str:
+    """An exception of sockets or urllib3 as words: the kernel's where there are some, no addresses or headers."""
+    if isinstance(error, NewConnectionError) and isinstance(error.__cause__, OSError):
+        error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return printable(error.strerror.lower())
+    if isinstance(error, TimeoutError | HTTPTimeout):
+        return "timed out"
+    if isinstance(error, ProtocolError):
+        return "connection lost"
+    return {"SSLError": "TLS handshake failed"}.get(type(error).__name__, "connection failed")
+
+
+def printable(text: str, most: int = 300) -> str:
+    """Text of a server, fit for a terminal and for one line."""
+    return _CONTROL.sub(" ", text)[:most]
