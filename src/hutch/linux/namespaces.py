@@ -9,6 +9,10 @@ import os
 from hutch.linux.abi import NR
 from hutch.linux.libc import syscall
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hutch.linux.proc import Proc
+
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -75,6 +79,23 @@ def namespace_id(pid: int | str, kind: str) -> tuple[int, int]:
 def open_namespace(pid: int | str, kind: str) -> int:
     """A descriptor of the namespace that `pid` (or "self") is in; the caller's to close."""
     return os.open(_file(pid, kind), os.O_RDONLY | os.O_CLOEXEC)
+
+
+def set_time_offsets(proc: Proc, offsets: dict[str, tuple[int, int]], pid: int | str = "self") -> None:
+    """Set the clocks of a new time namespace, which no process may have entered yet.
+
+    Args:
+        proc: the procfs to write through.
+        offsets: "monotonic" or "boottime" → (seconds, nanoseconds), added to the host's clock.
+        pid: who unshared CLONE_NEWTIME, so that its children will be in it.
+
+    Raises:
+        OSError: EACCES (somebody is in it), ERANGE (the clock would go below zero), EINVAL.
+
+    OCI runtime-spec config-linux.md#offset-for-time-namespace.
+    """
+    lines = [f"{clock} {seconds} {nanos}\n" for clock, (seconds, nanos) in offsets.items()]
+    proc.write(f"{pid}/timens_offsets", "".join(lines))
 
 
 def kind_of(fd: int) -> int:

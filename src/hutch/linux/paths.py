@@ -28,6 +28,7 @@ RESOLVE_CACHED = 0x20
 
 _ATTEMPTS = 256  # of a lookup that a concurrent rename or mount spoils
 _MAX_LINKS = 40  # the kernel's own MAXSYMLINKS
+_REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 _ANCHOR = os.O_PATH | os.O_CLOEXEC
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -48,16 +49,22 @@ def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: i
     if not path:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     how = OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
-    raced = {errno.EAGAIN}
-    if resolve & RESOLVE_IN_ROOT and not resolve & (RESOLVE_NO_XDEV | RESOLVE_BENEATH):
-        raced.add(errno.EXDEV)
-    for attempt in range(1, _ATTEMPTS + 1):
+    for _ in range(_ATTEMPTS):
         try:
             return syscall(NR.openat2, dirfd, path, byref(how), sizeof(how), path=path)
         except OSError as problem:
-            if problem.errno not in raced or resolve & RESOLVE_CACHED or attempt == _ATTEMPTS:
+            if not _raced(problem, resolve):
                 raise
-    raise AssertionError("unreachable")
+            failure = problem
+    raise failure
+
+
+def _raced(problem: OSError, resolve: int) -> bool:
+    """Whether a concurrent rename or mount may have caused a lookup's failure."""
+    if problem.errno == errno.EAGAIN:
+        return not resolve & RESOLVE_CACHED
+    asked_for = RESOLVE_NO_XDEV | RESOLVE_BENEATH
+    return problem.errno == errno.EXDEV and bool(resolve & RESOLVE_IN_ROOT) and not resolve & asked_for
 
 
 def filesystem_type(fd: int) -> int:
@@ -255,12 +262,15 @@ class _Walk:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
 
     def _make(self, here: int, name: bytes, path: str | bytes) -> None:
+        """Make a directory; should something else have taken its place, the caller looks again."""
+        made = False
         try:
             os.mkdir(name, self._mode, dir_fd=here)
+            made = True
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-        except FileExistsError:
-            return
         except OSError as problem:
+            if problem.errno == errno.EEXIST or (made and problem.errno in _REPLACED):
+                return
             raise OSError(problem.errno, problem.strerror, path) from None
         try:
             mode = os.fstat(fd).st_mode

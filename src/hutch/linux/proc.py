@@ -83,7 +83,9 @@ class Proc:
         Raises:
             OSError: EXDEV (something is mounted there), ELOOP (a link), and open(2)'s.
         """
-        fd = paths.openat2(self.fd, self._resolve(path), flags | os.O_NOCTTY * (not flags & os.O_PATH), 0, _STRICT)
+        if not flags & os.O_PATH:
+            flags |= os.O_NOCTTY
+        fd = paths.openat2(self.fd, self._resolve(path), flags, resolve=_STRICT)
         if paths.filesystem_type(fd) != PROC_SUPER_MAGIC:
             os.close(fd)
             raise OSError(errno.EXDEV, "not on procfs", path)

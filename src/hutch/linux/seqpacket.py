@@ -66,7 +66,8 @@ class Channel:
             The data, b"" at the end; and descriptors, close-on-exec, the caller's to close.
 
         Raises:
-            OSError: EMSGSIZE, the message or its descriptors did not fit (what came is closed).
+            OSError: EMSGSIZE (the message or its descriptors did not fit), EBADMSG (descriptors in an
+                empty message); what came is closed.
         """
         room = _socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
         data, extra, flags, _ = self._socket.recvmsg(limit, room, _socket.MSG_CMSG_CLOEXEC)
@@ -74,10 +75,13 @@ class Channel:
         for level, kind, content in extra:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 fds += struct.unpack(f"{len(content) // 4}i", content[: len(content) & ~3])
-        if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+        cut = flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC)
+        if cut or (fds and not data):
             for fd in fds:
                 os.close(fd)
-            raise OSError(errno.EMSGSIZE, f"message larger than {limit} bytes, or too many descriptors")
+            if cut:
+                raise OSError(errno.EMSGSIZE, f"message larger than {limit} bytes, or too many descriptors")
+            raise OSError(errno.EBADMSG, "descriptors without a message")
         return data, fds
 
     def shutdown(self) -> None:
