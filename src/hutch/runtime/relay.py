@@ -120,8 +120,12 @@ class Terminal:
             _unregister(poll, self.stdin_fd)
             self.stdin_fd = -1
             data = b"\x04"
-        self._pending += data
+        self._pending += self.typed(data)
         self.flush()
+
+    def typed(self, data: bytes) -> bytes:
+        """What of `data` goes on to the process; a subclass may look for keys of its own in it."""
+        return data
 
     def flush(self) -> None:
         """Write pending input as far as the terminal takes it."""
