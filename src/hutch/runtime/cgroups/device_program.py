@@ -6,6 +6,7 @@ first rule that matches, so it says exactly what the list says, wildcards and ex
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 
@@ -84,25 +85,36 @@ def _rule(rule: devices.Rule) -> bytes:
 
 
 def install(directory: str, program: bytes) -> None:
-    """Put `program` in force for the cgroup at `directory`, in the place of the one this module put there before.
+    """Put `program` in force for the cgroup at `directory`, in the place of what is attached there.
 
-    The exchange is atomic: at no moment is the cgroup without a program.
+    A single program is exchanged atomically; several (systemd's and ours) go after the new one is in force. Every
+    attached program must agree to an access, so at no moment is more allowed than before or after.
 
     Raises:
         NotSupported: the kernel has no device programs.
         PermissionDenied: bpf(2) is not allowed.
+        Unavailable: anything else the kernel says.
     """
     cgroup_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fds = [cgroup_fd]
     try:
+        old_fds = [bpf.open_program(each) for each in bpf.query(cgroup_fd)]
+        fds += old_fds
         program_fd = bpf.load_device_program(program)
-        try:
-            bpf.replace(cgroup_fd, program_fd)
-        finally:
-            os.close(program_fd)  # the cgroup holds it now
+        fds.append(program_fd)
+        if len(old_fds) == 1:
+            bpf.attach(cgroup_fd, program_fd, replace_fd=old_fds[0])
+            return
+        bpf.attach(cgroup_fd, program_fd)
+        for old_fd in old_fds:
+            bpf.detach(cgroup_fd, old_fd)
     except OSError as error:
-        cause = os.strerror(error.errno or 0).lower()
-        raise {1: PermissionDenied, 13: PermissionDenied, 38: NotSupported, 22: NotSupported}.get(
-            error.errno or 0, Unavailable
-        )(f"cgroup {directory}: load the device program: {cause}") from error
+        message = f"cgroup {directory}: load the device program: {(error.strerror or '').lower()}"
+        if error.errno in {errno.EPERM, errno.EACCES}:
+            raise PermissionDenied(message) from error
+        if error.errno in {errno.ENOSYS, errno.EINVAL}:
+            raise NotSupported(message, hint="device programs need Linux 4.15 with CONFIG_CGROUP_BPF") from error
+        raise Unavailable(message) from error
     finally:
-        os.close(cgroup_fd)
+        for fd in fds:
+            os.close(fd)  # an attached program is held by its cgroup
