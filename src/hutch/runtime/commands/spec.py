@@ -38,7 +38,8 @@ def default_spec(*, rootless: bool) -> dict[str, Any]:
     Args:
         rootless: in a user namespace with the caller as its root, on the host's network, without limits.
     """
-    namespaces = ["pid", "ipc", "uts", "mount", "user" if rootless else "network"]
+    kinds = "pid ipc uts mount user" if rootless else "pid network ipc uts mount"
+    namespaces = kinds.split()
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
         namespaces.append("cgroup")
     linux: dict[str, Any] = {}
