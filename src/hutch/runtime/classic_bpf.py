@@ -121,8 +121,8 @@ def compare_argument(code: Assembler, condition: tuple[int, str, int, int], *, w
     low_at, high_at = ARGUMENTS + 8 * index, ARGUMENTS + 8 * index + 4
     if op == "SCMP_CMP_MASKED_EQ":
         mask, wanted = value, value_two & value
-        position = _masked(code, low_at, mask & _LOW, wanted & _LOW, yes, no)
-        return _masked(code, high_at, mask >> 32, wanted >> 32, position, no) if wide else position
+        position = _masked(code, low_at, mask & _LOW, wanted & _LOW, yes=yes, no=no)
+        return _masked(code, high_at, mask >> 32, wanted >> 32, yes=position, no=no) if wide else position
     compare = {"SCMP_CMP_EQ": code.equal, "SCMP_CMP_GT": code.greater, "SCMP_CMP_GE": code.at_least}[op]
     position = code.load(low_at, compare(value & _LOW, yes, no))
     if not wide:
@@ -134,7 +134,7 @@ def compare_argument(code: Assembler, condition: tuple[int, str, int, int], *, w
     return code.load(high_at, position)
 
 
-def _masked(code: Assembler, offset: int, mask: int, wanted: int, yes: int, no: int) -> int:
+def _masked(code: Assembler, offset: int, mask: int, wanted: int, *, yes: int, no: int) -> int:
     if not mask:
         return yes
     position = code.equal(wanted, yes, no)

@@ -53,7 +53,7 @@ class Explain:
 
 
 def write(path: str, text: str) -> None:
-    """Give a cgroup file its new text in one write(2), which is how these files want it.
+    """Give a cgroup file its new text in a single system call, which is how these files want it.
 
     Raises:
         OSError: as the kernel says, with the path.
