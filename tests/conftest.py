@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support import cgroups, files, host, images, leaks, registries, session, users
+from tests.support.docker import Docker, dockerd
+from tests.support.podman import Podman
+from tests.support.podman import podman as private_podman
 
 LEAK_CHECKED = ("/tests/integration/", "/tests/conformance/", "/tests/e2e/")
 
@@ -22,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure() -> None:
+    leaks.reap()
     session.retire()
 
 
@@ -204,3 +208,23 @@ def ordinary_user(leaks_nothing: None, hutch_installed: users.Installation) -> I
 def single_id_user(leaks_nothing: None, hutch_installed: users.Installation) -> Iterator[users.OrdinaryUser]:
     """A user without privileges and without subordinate ids."""
     yield from _user(hutch_installed, subids=False)
+
+
+@pytest.fixture(scope="session")
+def docker(session_dir: str) -> Iterator[Docker]:
+    """A private dockerd (`docker("run", …)`, `docker.env`), its containers in a cgroup of this session."""
+    if reason := host.missing(("root", "program:dockerd", "program:docker", "program:containerd")):
+        pytest.skip(reason)
+    directory = f"{session_dir}/docker"
+    os.mkdir(directory)
+    with cgroups.parent(sweep=True) as path, dockerd(directory, f"--cgroup-parent={path}") as running:
+        yield running
+
+
+@pytest.fixture
+def podman(leaks_nothing: None) -> Iterator[Podman]:
+    """A podman with storage and cgroups of its own; `dataclasses.replace(podman, runtime=…)` for another runtime."""
+    if reason := host.missing(("root", "program:podman")):
+        pytest.skip(reason)
+    with files.private_directory(f"{os.getpid()}-podman") as directory, private_podman(directory) as found:
+        yield found

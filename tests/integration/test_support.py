@@ -166,3 +166,11 @@ def test_the_single_id_user_has_no_subordinate_ids(single_id_user):
     assert single_id_user.run(["cat", "/etc/subuid"]).stdout == ""
     with open("/etc/passwd", encoding="utf-8") as file:
         assert "hutcher" not in file.read()
+
+
+def test_docker_and_podman_run_an_image_and_leave_nothing(docker, podman, busybox_image, registry):
+    reference = busybox_image.push(registry, "support/peers:1")
+    docker("pull", "--quiet", reference)
+    assert docker("run", "--rm", "--network=none", reference, "echo", "docker").stdout == "docker\n"
+    podman("pull", "--quiet", "--tls-verify=false", reference)
+    assert run(podman.run_command("--rm", "--network=none", reference, "echo", "podman")).stdout == "podman\n"

@@ -14,12 +14,13 @@ _numbers = itertools.count(1)
 
 
 @contextlib.contextmanager
-def parent() -> Iterator[str]:
+def parent(*, sweep: bool = False) -> Iterator[str]:
     """Make /hutch-tests-PID/N wherever cgroups are mounted; yields that path.
 
     On v2 the controllers of the root are handed down; on v1 the cpuset of the parent is copied, without which no
     process can enter. At the end the directories must be removable: what a test leaves inside is named by the leak
-    check, and removed here only if it is empty.
+    check, and removed here only if it is empty; with `sweep`, empty ones below are nobody's fault (other engines
+    leave them).
     """
     name = f"{OWN}/{next(_numbers)}"
     tops = _tops()
@@ -30,7 +31,7 @@ def parent() -> Iterator[str]:
     try:
         yield f"/{name}"
     finally:
-        left = [path for top in tops for path in _remove(f"{top}/{name}")]
+        left = [path for top in tops for path in _remove(f"{top}/{name}", sweep=sweep)]
         for top in tops:
             with contextlib.suppress(OSError):  # other tests of this session may still use it
                 os.rmdir(f"{top}/{OWN}")
@@ -62,12 +63,12 @@ def _enable(path: str) -> None:
                 file.write(read(f"{above}/{name}"))
 
 
-def _remove(path: str) -> list[str]:
+def _remove(path: str, *, sweep: bool) -> list[str]:
     """Remove the cgroup and the empty ones below; name those that were found below, or that hold processes."""
     left = []
     for below, names, _ in os.walk(path, topdown=False):
         del names
-        if below != path:
+        if below != path and not sweep:
             left.append(below)
         try:
             os.rmdir(below)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
 
@@ -15,8 +17,10 @@ def remove_tree(path: str) -> None:
     """Remove everything below `path` and `path` itself, by descriptors, on one file system only.
 
     Raises:
-        OSError: EXDEV where something is mounted below: that is a leak, and what is mounted stays whole.
+        OSError: EBUSY where something is mounted below: that is a leak, and what is mounted stays whole.
     """
+    if points := mounts_below(path):
+        raise OSError(errno.EBUSY, "something is still mounted here", points[0])
     parent_fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _remove(parent_fd, os.path.basename(path), os.fstat(parent_fd).st_dev, path)
@@ -29,8 +33,8 @@ def _remove(parent_fd: int, name: str, device: int, path: str) -> None:
     if not stat.S_ISDIR(status.st_mode):
         os.unlink(name, dir_fd=parent_fd)
         return
-    if status.st_dev != device or os.path.ismount(path):
-        raise OSError(18, "something is still mounted here", path)
+    if status.st_dev != device:
+        raise OSError(errno.EBUSY, "another file system is mounted here", path)
     directory = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(name, directory, dir_fd=parent_fd)
@@ -45,6 +49,19 @@ def _remove(parent_fd: int, name: str, device: int, path: str) -> None:
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=parent_fd)
+
+
+def mounts_below(path: str) -> list[str]:
+    """The mount points at and below `path` in this mount namespace, the innermost first."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        points = [line.split(" ")[4] for line in file]
+    return [point for point in reversed(points) if point == path or point.startswith(f"{path}/")]
+
+
+def unmount_below(path: str) -> None:
+    """Unmount what daemons of others leave mounted below their directories (not what a test is to find)."""
+    for point in mounts_below(path):
+        subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,14 @@ def enter_private_mounts() -> bool:
     return True
 
 
+def hide_hybrid_cgroup2() -> None:
+    """In this session's own mounts, make a hybrid host a v1 host: crun refuses hybrid ones."""
+    path = b"/sys/fs/cgroup/unified"
+    libc = ctypes.CDLL(None, use_errno=True)
+    if os.path.ismount(path) and libc.umount2(path, 2) != 0:
+        raise OSError(ctypes.get_errno(), "unmount the second cgroup hierarchy")
+
+
 def adopt_orphans() -> None:
     """Become the subreaper: what a killed program leaves running becomes our child, and a finding."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

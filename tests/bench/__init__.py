@@ -1,0 +1,1 @@
+"""Measurements beside the tools people use now; `python -m tests.bench`, or `make bench`."""
