@@ -20,7 +20,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from hutch.errors import BlobNotFound, DigestMismatch, Internal
@@ -266,6 +266,34 @@ class ContentStore:
                 raise
             os.close(partial_fd)
         return Ingest(self, digest, size, -1)
+
+    @contextmanager
+    def claim(self, name: str, *, wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Be the only one, of all processes, to do what `name` stands for; see `ingest` for `wait`."""
+        path = os.path.join(self._ingest, f"{name}.lock")
+        while True:
+            lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                _lock(lock_fd, wait)
+                if _is_at(lock_fd, path):
+                    break
+            except BaseException:
+                os.close(lock_fd)
+                raise
+            os.close(lock_fd)
+        try:
+            yield
+        finally:
+            os.unlink(path)
+            fcntl.flock(lock_fd, fcntl.LOCK_UN)
+            os.close(lock_fd)
+
+    def partial_size(self, digest: str) -> int:
+        """Bytes of a blob that an earlier attempt left."""
+        try:
+            return os.stat(self.partial_path(digest), follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return 0
 
     def remove(self, digest: str) -> int:
         """Remove a blob and return the bytes freed; 0 if it was not there."""

@@ -36,10 +36,10 @@ SCHEMA1_TYPES = (
 )
 # Layer media type → how its tar is compressed.
 LAYER_TYPES = {
-    OCI_LAYER: "",
+    OCI_LAYER: "none",
     f"{OCI_LAYER}+gzip": "gzip",
     f"{OCI_LAYER}+zstd": "zstd",
-    DOCKER_LAYER: "",
+    DOCKER_LAYER: "none",
     f"{DOCKER_LAYER}.gzip": "gzip",
     f"{DOCKER_LAYER}.zstd": "zstd",
 }

@@ -94,7 +94,9 @@ class Reference:
         if self.domain != DEFAULT_DOMAIN:
             return self.name
         short = self.path.removeprefix(_OFFICIAL)
-        return self.path if "/" in short else short
+        familiar = self.path if "/" in short else short
+        # "docker.io/localhost/app" must not become a name in the registry "localhost".
+        return familiar if _split_domain(familiar, DEFAULT_DOMAIN)[0] == DEFAULT_DOMAIN else self.name
 
     def __str__(self) -> str:
         return self._with_suffixes(self.name)
