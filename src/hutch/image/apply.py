@@ -40,8 +40,8 @@ _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 
 # The kernel's verdicts on what the archive asks for; everything else is the machine's failure.
 _ARCHIVE_ERRORS = frozenset(
-    (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.E2BIG, errno.ERANGE, errno.EMLINK)
-)  # fmt: skip
+    getattr(errno, name) for name in "ENAMETOOLONG ELOOP ENOTDIR EISDIR EINVAL E2BIG ERANGE EMLINK".split()
+)
 
 
 class Owners:
@@ -127,7 +127,7 @@ class Applier:
 
     # One method per type: (entry, parent directory, last name, whole path)
 
-    def _regular(self, entry: Entry, dir_fd: int, name: bytes, path: bytes) -> None:
+    def _regular(self, entry: Entry, dir_fd: int, name: bytes, path: bytes) -> None:  # noqa: ARG002
         try:
             fd = os.open(name, _CREATE, entry.mode & 0o777, dir_fd=dir_fd)
         except FileExistsError:
@@ -167,7 +167,7 @@ class Applier:
         fd = self._parents.keep(path, os.open(name, _DIRECTORY, dir_fd=dir_fd), entry)
         self._set_owner(entry, fd)
 
-    def _symlink(self, entry: Entry, dir_fd: int, name: bytes, path: bytes) -> None:
+    def _symlink(self, entry: Entry, dir_fd: int, name: bytes, path: bytes) -> None:  # noqa: ARG002
         if len(entry.linkname) > 4095:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         try:
@@ -205,7 +205,7 @@ class Applier:
         finally:
             os.close(dir_fd)
 
-    def _device(self, entry: Entry, dir_fd: int, name: bytes, path: bytes) -> None:
+    def _device(self, entry: Entry, dir_fd: int, name: bytes, path: bytes) -> None:  # noqa: ARG002
         if entry.type == CHAR and entry.device == (0, 0):
             raise InvalidLayer("character device 0:0 in a layer: it would hide files below")  # security.md D12
         if not self._owners.devices:
@@ -217,7 +217,7 @@ class Applier:
             raise InvalidLayer(f"device number {major}:{minor} is out of range")
         self._mknod(entry, dir_fd, name, kind, os.makedev(major, minor))
 
-    def _fifo(self, entry: Entry, dir_fd: int, name: bytes, path: bytes) -> None:
+    def _fifo(self, entry: Entry, dir_fd: int, name: bytes, path: bytes) -> None:  # noqa: ARG002
         self._mknod(entry, dir_fd, name, stat.S_IFIFO, 0)
 
     def _root(self, entry: Entry) -> None:

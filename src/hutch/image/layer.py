@@ -128,7 +128,7 @@ class TarReader:
             if not available:
                 self._refill()
                 continue
-            taken = count if count < available else available
+            taken = min(count, available)
             written = os.write(fd, self._view[position : position + taken])
             self._position = position + written
             count -= written
@@ -233,7 +233,7 @@ class TarReader:
         entry.type = _OLD if kind == _OLD else REGULAR if kind in _WITH_DATA else kind
         entry.linkname = linkname.partition(b"\0")[0]
         entry.device = (0, 0)
-        if kind == CHAR or kind == BLOCKDEV:
+        if kind in (CHAR, BLOCKDEV):
             entry.device = (octal(major, "device number"), octal(minor, "device number"))
         if name_given:
             name = name_given
@@ -262,7 +262,7 @@ class TarReader:
             if kind != LINK:  # GNU tar skips data here, Go and tarfile do not; on links all agree there are none
                 raise InvalidLayer("tar header: a size on an entry that has no data")
             entry.size = 0
-        if (kind == LINK or kind == SYMLINK) and not entry.linkname:
+        if kind in (LINK, SYMLINK) and not entry.linkname:
             raise InvalidLayer("tar header: a link without a target")
 
     def _old_sparse(self, entry: Entry, block: bytes) -> None:
@@ -316,7 +316,7 @@ class TarReader:
         if _PAX in found:
             attributes = _Attributes(found[_PAX])
             renamed |= b"path" in attributes.last or b"GNU.sparse.name" in attributes.last
-            if long_name and b"path" in attributes.last or _LONG_LINK in found and b"linkpath" in attributes.last:
+            if (long_name and b"path" in attributes.last) or (_LONG_LINK in found and b"linkpath" in attributes.last):
                 raise InvalidLayer("tar: a name given by both a GNU and a pax header")
             if entry.type == LINK and b"size" in attributes.last:
                 raise InvalidLayer("tar header: a size on an entry that has no data")
@@ -374,7 +374,7 @@ class _Attributes:
             if name is not None:
                 # Both spellings are usually written for one attribute; they say the same.
                 self.xattrs[name] = pax.base64_decoded(value) if key[0] == 0x4C else value
-            elif key == b"GNU.sparse.offset" or key == b"GNU.sparse.numbytes":
+            elif key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
                 if (len(repeated) % 2 == 0) != (key == b"GNU.sparse.offset"):
                     raise InvalidLayer("sparse map: offsets and sizes do not alternate")
                 repeated.append(value)

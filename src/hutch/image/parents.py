@@ -12,6 +12,7 @@ import stat
 
 from hutch.errors import InvalidLayer
 from hutch.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from hutch.snapshot.tree import copy_node
 from hutch.snapshot.whiteouts import Whiteouts, is_device_zero
 
 TYPE_CHECKING = False
@@ -26,7 +27,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NOFOLLOW = _DIRECTORY | os.O_NOFOLLOW
 _HELD_MAX = 128
 _LINKS_MAX = 40
-_COPY_BYTES = 1 << 30
 _LOST = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -242,60 +242,6 @@ class Parents:
             os.close(fd)
             raise
         return fd
-
-
-def copy_node(from_fd: int, to_fd: int, name: bytes, status: os.stat_result) -> None:
-    """Copy one file that is not a directory, with its metadata, into another directory under the same name.
-
-    Args:
-        from_fd, to_fd: directories; `name` must be free in the second.
-        status: lstat of the original.
-    """
-    if stat.S_ISREG(status.st_mode):
-        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=from_fd)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            target = os.open(name, flags, 0o600, dir_fd=to_fd)
-            try:
-                _copy_file(source, target, status)
-            finally:
-                os.close(target)
-        finally:
-            os.close(source)
-        return
-    if stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(name, dir_fd=from_fd), name, dir_fd=to_fd)
-    else:
-        os.mknod(name, stat.S_IFMT(status.st_mode) | status.st_mode & 0o777, status.st_rdev, dir_fd=to_fd)
-    os.chown(name, status.st_uid, status.st_gid, dir_fd=to_fd, follow_symlinks=False)
-    os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=to_fd, follow_symlinks=False)
-
-
-def _copy_file(source: int, target: int, status: os.stat_result) -> None:
-    """Content (holes stay holes), owner, mode, attributes and times."""
-    offset, size = 0, status.st_size
-    while offset < size:
-        try:
-            start = os.lseek(source, offset, os.SEEK_DATA)
-        except OSError as problem:
-            if problem.errno != errno.ENXIO:
-                raise
-            break  # a hole up to the end
-        end = os.lseek(source, start, os.SEEK_HOLE)
-        os.lseek(source, start, os.SEEK_SET)
-        os.lseek(target, start, os.SEEK_SET)
-        while start < end:
-            count = os.copy_file_range(source, target, min(end - start, _COPY_BYTES))
-            if not count:
-                break
-            start += count
-        offset = max(end, offset + 1)
-    os.ftruncate(target, size)
-    os.fchown(target, status.st_uid, status.st_gid)
-    os.fchmod(target, stat.S_IMODE(status.st_mode))
-    for name in os.listxattr(source):
-        os.setxattr(target, name, os.getxattr(source, name))
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _xattrs_of(dir_fd: int, name: bytes) -> dict[bytes, bytes]:

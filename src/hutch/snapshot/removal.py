@@ -1,7 +1,8 @@
 """Delete a directory tree that others have written: never across a mount, never through a link, in bounded memory.
 
 `shutil.rmtree` walks into a file system or a bind mount that is still mounted below, and deletes the user's data
-(security.md E6). Here every directory is opened by openat2 with RESOLVE_NO_XDEV; what is mounted stays, and is an error.
+(security.md E6). Here every directory is opened by openat2 with RESOLVE_NO_XDEV; what is mounted stays,
+and is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def remove_tree(dir_fd: int, name: bytes) -> None:
     """Delete `name` in `dir_fd`, whatever it is. Nothing there is not an error.
 
     Args:
-        dir_fd: a trusted directory; not O_PATH only for the sake of nothing, either will do.
+        dir_fd: a trusted directory.
         name: a single component, not followed if it is a symbolic link.
 
     Raises:
@@ -92,7 +93,8 @@ class _Emptier:
             return
         except OSError as problem:
             if problem.errno == errno.EACCES and _make_writable(dir_fd):
-                return self._remove(dir_fd, name, depth)
+                self._remove(dir_fd, name, depth)
+                return
             if problem.errno not in (errno.EISDIR, errno.EPERM):
                 raise
             if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):

@@ -1,0 +1,256 @@
+"""Layers on disk: staged in `tmp/`, made durable, renamed into place (what every snapshotter shares).
+
+    layers/sha256-<hex>/diff        the files
+    layers/sha256-<hex>/layer.json  written last: without it there is no layer
+    tmp/layer-<random>/             a stage; its owner holds a lock on it, so that `sweep` knows the dead ones
+
+The files of a layer reach the disk (syncfs) before the marker, the marker before the rename, the rename before
+`commit` returns. Removing goes the other way: renamed out first, deleted then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from hutch.errors import InvalidArgument, NotFound
+from hutch.linux.files import syncfs
+from hutch.snapshot import helper, idmap
+from hutch.snapshot.removal import remove_tree
+from hutch.snapshot.snapshotter import LayerInfo
+
+_CHAIN_ID = re.compile(r"\A(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})\Z")
+_KEY = re.compile(r"\A[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}\Z")
+_MARKER = "layer.json"
+_MARKER_BYTES_MAX = 64 << 10
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_SEPARATORS = frozenset(":,\\\n")
+
+
+class LayerStore:
+    """The layers below one data root.
+
+    Args:
+        root: the data root; made 0700 if it is missing.
+        whiteouts: the form in which new layers say that files are gone.
+    """
+
+    def __init__(self, root: str, whiteouts: str) -> None:
+        if _SEPARATORS & set(root) or not root.startswith("/"):
+            raise InvalidArgument(f"data root {root!r}: must be an absolute path without ':', ',' or '\\'")
+        self.root = root
+        self.whiteouts = whiteouts
+        for directory in (root, self._layers, self.tmp):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+
+    @property
+    def tmp(self) -> str:
+        """Where half-done things are; on the same file system."""
+        return f"{self.root}/tmp"
+
+    @property
+    def _layers(self) -> str:
+        return f"{self.root}/layers"
+
+    def path(self, chain_id: str) -> str:
+        """The directory of a layer that may or may not exist."""
+        if not _CHAIN_ID.match(chain_id):
+            raise InvalidArgument(f"chain id {chain_id[:140]!r}: not a digest")
+        return f"{self._layers}/{chain_id.replace(':', '-')}"
+
+    def diff(self, chain_id: str) -> str:
+        """The directory of a layer's files."""
+        return f"{self.path(chain_id)}/diff"
+
+    def has(self, chain_id: str) -> bool:
+        """True if the layer is whole and its whiteouts are of this store's form."""
+        try:
+            return self.info(chain_id).whiteouts == self.whiteouts
+        except NotFound:
+            return False
+
+    def info(self, chain_id: str) -> LayerInfo:
+        """The layer's marker.
+
+        Raises:
+            NotFound: there is no layer, or its marker is not what `commit` wrote.
+        """
+        path = f"{self.path(chain_id)}/{_MARKER}"
+        try:
+            with open(path, "rb", buffering=0) as file:
+                found = msgspec.json.decode(file.read(_MARKER_BYTES_MAX), type=LayerInfo)
+        except FileNotFoundError:
+            raise NotFound(f"layer {chain_id}: not here") from None
+        except msgspec.MsgspecError as problem:
+            raise NotFound(f"layer {chain_id}: broken {_MARKER}", hint="pull the image again") from problem
+        if found.chain_id != chain_id:
+            raise NotFound(f"layer {chain_id}: {_MARKER} names another layer", hint="pull the image again")
+        return found
+
+    def all(self) -> list[str]:
+        """The chain ids of whole layers."""
+        names = (name.replace("-", ":", 1) for name in os.listdir(self._layers))
+        return sorted(name for name in names if _CHAIN_ID.match(name) and self.has(name))
+
+    def stack(self, chain_ids: Sequence[str]) -> tuple[str, ...]:
+        """The directories of a chain (base first), top first, without those that an opaque layer hides.
+
+        Raises:
+            NotFound: one of them is missing.
+        """
+        found: list[str] = []
+        for chain_id in reversed(chain_ids):
+            info = self.info(chain_id)
+            found.append(self.diff(chain_id))
+            if info.opaque:
+                break
+        return tuple(found)
+
+    def stage(self, chain_id: str, parents: Sequence[str]) -> DirectoryStage:
+        """Begin a layer."""
+        self.path(chain_id)
+        return DirectoryStage(self, chain_id, parents)
+
+    def remove(self, chain_id: str) -> None:
+        """Delete a layer if it is there."""
+        self.discard(self.path(chain_id))
+
+    def discard(self, path: str) -> None:
+        """Move a directory of this data root out of sight, then delete it."""
+        gone = f"{self.tmp}/gone-{os.urandom(8).hex()}"
+        try:
+            os.rename(path, gone)
+        except FileNotFoundError:
+            return
+        _sync(os.path.dirname(path))
+        delete(gone)
+
+    def sweep(self) -> int:
+        """Delete stages whose owner is dead, what removal left, and layers without a marker."""
+        count = 0
+        for name in os.listdir(self.tmp):
+            if not name.startswith(("layer-", "gone-")):
+                continue
+            with contextlib.suppress(FileNotFoundError), _locked(f"{self.tmp}/{name}") as free:
+                if free:
+                    delete(f"{self.tmp}/{name}")
+                    count += 1
+        for name in os.listdir(self._layers):
+            if not os.path.exists(f"{self._layers}/{name}/{_MARKER}"):
+                self.discard(f"{self._layers}/{name}")
+                count += 1
+        return count
+
+    def publish(self, directory: str, info: LayerInfo) -> bool:
+        """Write the marker into a stage's directory and rename it into place; False if a layer is there already."""
+        marker = f"{directory}/{_MARKER}"
+        fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, msgspec.json.encode(asdict(info)))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        _sync(directory)
+        target = self.path(info.chain_id)
+        while True:
+            try:
+                os.rename(directory, target)
+            except OSError as problem:
+                if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                if self.has(info.chain_id):
+                    return False
+                self.discard(target)  # of another form, or broken
+            else:
+                _sync(self._layers)
+                return True
+
+
+class DirectoryStage:
+    """A layer being unpacked into a directory of `tmp/`."""
+
+    def __init__(self, store: LayerStore, chain_id: str, parents: Sequence[str]) -> None:
+        self._store = store
+        self._info = LayerInfo(chain_id, parent=parents[-1] if parents else "", whiteouts=store.whiteouts)
+        self._directory = f"{store.tmp}/layer-{os.urandom(8).hex()}"
+        self._lock_fd = -1
+        self.lowers = store.stack(parents)
+        self.whiteouts = store.whiteouts
+
+    @property
+    def path(self) -> str:
+        """The empty directory to unpack into."""
+        return f"{self._directory}/diff"
+
+    def __enter__(self) -> Self:
+        os.mkdir(self._directory, 0o700)
+        self._lock_fd = os.open(self._directory, _DIRECTORY)
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        os.mkdir(self.path, 0o700)
+        return self
+
+    def commit(self, *, diff_id: str = "", size: int = 0, opaque: bool = False, notes: Sequence[str] = ()) -> None:
+        """Make the layer durable and visible."""
+        self._info.diff_id, self._info.size, self._info.opaque = diff_id, size, opaque
+        self._info.notes = list(notes)
+        syncfs(self._lock_fd)
+        if self._store.publish(self._directory, self._info):
+            self._directory = ""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._directory:
+                delete(self._directory)
+        finally:
+            os.close(self._lock_fd)
+
+
+def check_key(key: str) -> str:
+    """Return a snapshot's key, or raise InvalidArgument if it cannot be a file name."""
+    if not _KEY.match(key):
+        raise InvalidArgument(f"snapshot key {key[:260]!r}: letters, digits, '_', '.' and '-' only")
+    return key
+
+
+def delete(path: str) -> None:
+    """Delete a tree of this data root; for an ordinary user in a user namespace, where its owners are his."""
+    if idmap.needs_user_namespace():
+        helper.run("hutch.snapshot.tree_child", ["remove", path])
+        return
+    parent_fd = os.open(os.path.dirname(path), _DIRECTORY)
+    try:
+        remove_tree(parent_fd, os.fsencode(os.path.basename(path)))
+    finally:
+        os.close(parent_fd)
+
+
+def _sync(directory: str) -> None:
+    fd = os.open(directory, _DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[bool]:
+    """Whether nobody else holds the lock on a directory; held meanwhile."""
+    fd = os.open(path, _DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(fd)
