@@ -154,7 +154,8 @@ class Netlink:
         """Move an interface into another network namespace, where it is called `new_name`.
 
         Raises:
-            OSError: EEXIST (the name is taken there), EINVAL (an interface that cannot be moved).
+            OSError: EINVAL (an interface that cannot be moved), EEXIST (`new_name` is taken there: the
+                kernel has then moved the interface all the same, under its old name).
         """
         self._change(name, attribute_u32(IFLA_NET_NS_FD, netns_fd) + (name_attribute(new_name) if new_name else b""))
 
