@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 HUTCH_GUEST ?= ../shared/vm/vm
+IMAGES := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hutch-tests
 GUEST_VENV := $(CURDIR)/.make/guest
 
 .DEFAULT_GOAL := help
@@ -71,10 +72,11 @@ guest: ## the tests that need a real host (systemd, cgroup v2, AppArmor), in a v
 	else $(MAKE) --no-print-directory guest-root guest-tester; fi
 
 .PHONY: guest-root guest-tester
-guest-root guest-tester: guest-%: $(GUEST_VENV)
+guest-root guest-tester: guest-%: $(GUEST_VENV) dev
+	@$(BIN)/python -m tests.support.images
 	$(HUTCH_GUEST) run --user $* --mount $(CURDIR):/src --mount $(GUEST_VENV):$(GUEST_VENV) \
-		--env PYTHONPATH=/src/src --env PYTHONDONTWRITEBYTECODE=1 --timeout 1500 -- \
-		$(GUEST_VENV)/bin/python -m pytest -m host -p no:cacheprovider --timeout 900 tests $(ARGS)
+		--mount $(IMAGES):/images --env HUTCH_TESTS_PREBUILT=/images --env PYTHONPATH=/src/src --env PYTHONDONTWRITEBYTECODE=1 --timeout 1500 -- \
+		$(GUEST_VENV)/bin/python -m pytest -m host -p no:cacheprovider --timeout 900 $(or $(ARGS),tests)
 
 # The guest's interpreter is Debian's, so the environment is made with the same; it has what hutch needs, not hutch.
 $(GUEST_VENV): pyproject.toml

@@ -138,6 +138,8 @@ def registry_tls(session_dir: str) -> Iterator[registries.Registry]:
 
 
 def _image(make: Callable[[], images.Image], *programs: str, root: bool = False) -> images.Image:
+    if images.PREBUILT:
+        return make()
     if root and os.geteuid() != 0:
         pytest.skip("needs root to make the image")
     for program in programs:

@@ -22,6 +22,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(leaks, "_PATIENCE_S", 0.1)
 
 
+@pytest.mark.host
 @requires("root", "program:mount")
 def test_a_leaked_mount_is_named(quick, tmp_path):
     before = leaks.inventory()
@@ -35,6 +36,7 @@ def test_a_leaked_mount_is_named(quick, tmp_path):
     assert leaks.difference(before) == ""
 
 
+@pytest.mark.host
 def test_a_leaked_process_is_named_also_when_its_parent_is_gone(quick):
     before = leaks.inventory()
     out = subprocess.run(["sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"], capture_output=True, text=True, check=True)
@@ -46,6 +48,7 @@ def test_a_leaked_process_is_named_also_when_its_parent_is_gone(quick):
     assert not os.path.exists(f"/proc/{pid}")
 
 
+@pytest.mark.host
 @requires("root")
 def test_a_leaked_cgroup_is_named(quick, cgroup_parent):
     before = leaks.inventory()
@@ -58,6 +61,7 @@ def test_a_leaked_cgroup_is_named(quick, cgroup_parent):
         os.rmdir(path)
 
 
+@pytest.mark.host
 @requires("root")
 def test_a_process_can_enter_the_cgroup_parent_in_each_hierarchy(cgroup_parent):
     for top, _, _ in cgroup_mounts():
@@ -67,6 +71,7 @@ def test_a_process_can_enter_the_cgroup_parent_in_each_hierarchy(cgroup_parent):
         child.communicate()
 
 
+@pytest.mark.host
 def test_tmp_root_is_private_and_goes(tmp_root):
     assert os.stat(tmp_root.data).st_mode & 0o777 == 0o700
     os.makedirs(f"{tmp_root.data}/a/b/c")
@@ -152,6 +157,7 @@ def test_evil_images_are_what_other_tools_read(registry, tmp_path):
     run(["skopeo", "inspect", f"oci:{tmp_path}/layout:latest"])
 
 
+@pytest.mark.host
 def test_the_ordinary_user_is_one_and_has_subordinate_ids(ordinary_user):
     out = ordinary_user.run(["sh", "-c", "id -u; id -un; echo $HOME; cat /etc/subuid"]).stdout.split()
     assert out[:3] == [str(ordinary_user.uid), ordinary_user.name, ordinary_user.home]

@@ -21,6 +21,9 @@ from tests.support.files import CACHE, remove_tree
 from tests.support.programs import run
 from tests.support.registries import Registry
 
+PREBUILT = os.environ.get("HUTCH_TESTS_PREBUILT", "")
+"""A cache made elsewhere, taken as it is: a guest without network and without buildah."""
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -90,6 +93,13 @@ def cached(name: str, recipe: str, make: Callable[[str], None]) -> str:
 
     Two sessions do not make the same thing at once, and nobody sees a half-made one.
     """
+    if PREBUILT:
+        found = [
+            entry
+            for entry in os.listdir(PREBUILT)
+            if entry.startswith(f"{name}-") and entry.count("-") == name.count("-") + 1
+        ]
+        return f"{PREBUILT}/{found[0]}"
     key = hashlib.sha256(f"{recipe}{inspect.getsource(make)}".encode()).hexdigest()[:16]
     os.makedirs(CACHE, mode=0o755, exist_ok=True)
     path = f"{CACHE}/{name}-{key}"
@@ -102,6 +112,7 @@ def cached(name: str, recipe: str, make: Callable[[str], None]) -> str:
                 remove_tree(f"{CACHE}/{stale}")
         scratch = tempfile.mkdtemp(prefix="making-", dir=CACHE)
         try:
+            os.chmod(scratch, 0o755)
             make(scratch)
             os.rename(scratch, path)
         except BaseException:
@@ -348,3 +359,8 @@ def is_static(program: str) -> bool:
     """Whether a program needs no loader; images from scratch have none."""
     out = subprocess.run(["ldd", program], capture_output=True, text=True, check=False)
     return "not a dynamic executable" in out.stdout + out.stderr
+
+
+if __name__ == "__main__":  # make the ones a guest without these tools needs
+    for ready in (busybox, busybox_schema2, multi_platform, layered):
+        print(ready().source)
