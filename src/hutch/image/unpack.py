@@ -8,22 +8,16 @@ subordinate ids (`hutch.snapshot.idmap`). May be called from any thread.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hutch.errors import DigestMismatch, NotSupported, Unavailable
+from hutch.image.content import ContentStore
 from hutch.image.limits import Limits
+from hutch.image.manifest import LAYER_TYPES, Descriptor
 from hutch.snapshot import helper
 from hutch.snapshot.snapshotter import Snapshotter
-
-_COMPRESSIONS = {
-    "application/vnd.oci.image.layer.v1.tar": "none",
-    "application/vnd.oci.image.layer.v1.tar+gzip": "gzip",
-    "application/vnd.oci.image.layer.v1.tar+zstd": "zstd",
-    "application/vnd.docker.image.rootfs.diff.tar": "none",
-    "application/vnd.docker.image.rootfs.diff.tar.gzip": "gzip",
-    "application/vnd.docker.image.rootfs.diff.tar.zstd": "zstd",
-}
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -50,36 +44,26 @@ class Unpacked:
     notes: tuple[str, ...] = ()
 
 
-def compression_of(media_type: str) -> str:
-    """The compression that a layer's media type names.
-
-    Media types lie: some builders label gzip as plain and plain as gzip. So the first bytes decide, once the type is
-    known at all; a type that is not known, or encrypted, or non-distributable, is refused.
-    """
-    if media_type not in _COMPRESSIONS:
-        raise NotSupported(f"layer: media type {media_type[:200]!r} is not supported")
-    return "auto"
-
-
-def unpack_layer(
-    blob_fd: int,
-    *,
-    media_type: str,
+def unpack_layer(  # noqa: PLR0917 (a layer is all of these)
+    content: ContentStore,
+    blob: Descriptor,
     diff_id: str,
+    layers: Snapshotter,
     chain_id: str,
     parents: Sequence[str],
-    snapshotter: Snapshotter,
+    *,
     limits: Limits | None = None,
 ) -> Unpacked | None:
     """Unpack, verify and commit one layer.
 
     Args:
-        blob_fd: a file or pipe with the compressed layer, read from where it is; stays the caller's.
-        media_type: of the layer's descriptor.
+        content: has the blob.
+        blob: its descriptor. Media types lie (some builders label gzip as plain and plain as gzip), so once the type is
+            known at all, the first bytes decide about the compression.
         diff_id: what the image's configuration promises of the uncompressed tar.
+        layers: where it goes.
         chain_id: name of the layer.
         parents: chain ids of the layers below, base first; they must be committed.
-        snapshotter: where it goes.
         limits: the defaults if None.
 
     Returns:
@@ -94,18 +78,26 @@ def unpack_layer(
 
     Whatever is raised, nothing of the layer stays.
     """
-    compression = compression_of(media_type)
-    if snapshotter.has(chain_id):
+    if blob.media_type not in LAYER_TYPES:
+        raise NotSupported(f"layer {blob.digest}: media type {blob.media_type[:200]!r} is not supported")
+    if layers.has(chain_id):
         return None
-    algorithm = diff_id.partition(":")[0]
-    with snapshotter.stage(chain_id, parents) as stage:
-        unpacked = unpack_into(
-            stage.path, blob_fd, lowers=stage.lowers, whiteouts=stage.whiteouts, compression=compression,
-            algorithm=algorithm, limits=limits,
-        )  # fmt: skip
-        if unpacked.diff_id != diff_id:
-            raise DigestMismatch(f"layer {chain_id}", wanted=diff_id, got=unpacked.diff_id)
-        stage.commit(diff_id=diff_id, size=unpacked.size, opaque=unpacked.opaque, notes=unpacked.notes)
+    blob_fd = content.open(blob.digest)
+    try:
+        with layers.stage(chain_id, parents) as stage:
+            unpacked = unpack_into(
+                stage.path,
+                blob_fd,
+                lowers=stage.lowers,
+                whiteouts=stage.whiteouts,
+                algorithm=diff_id.partition(":")[0],
+                limits=limits,
+            )
+            if unpacked.diff_id != diff_id:
+                raise DigestMismatch(f"layer {blob.digest}: diff id", wanted=diff_id, got=unpacked.diff_id)
+            stage.commit(diff_id=diff_id, size=unpacked.size, opaque=unpacked.opaque, notes=unpacked.notes)
+    finally:
+        os.close(blob_fd)
     return unpacked
 
 

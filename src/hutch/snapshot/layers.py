@@ -15,6 +15,7 @@ import errno
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from types import TracebackType
@@ -33,6 +34,9 @@ _KEY = re.compile(r"\A[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}\Z")
 _MARKER = "layer.json"
 _MARKER_BYTES_MAX = 64 << 10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_TEMPORARY = ("layer", "gone", "volume", "probe")
+_UNLOCKED = ("volume", "probe")
+_UNLOCKED_AGE_S = 3600.0
 _SEPARATORS = frozenset(":,\\\n")
 
 
@@ -138,7 +142,8 @@ class LayerStore:
         """Delete stages whose owner is dead, what removal left, and layers without a marker."""
         count = 0
         for name in os.listdir(self.tmp):
-            if not name.startswith(("layer-", "gone-")):
+            kind = name.partition("-")[0]
+            if kind not in _TEMPORARY or (kind in _UNLOCKED and _age_s(f"{self.tmp}/{name}") < _UNLOCKED_AGE_S):
                 continue
             with contextlib.suppress(FileNotFoundError), _locked(f"{self.tmp}/{name}") as free:
                 if free:
@@ -233,6 +238,13 @@ def delete(path: str) -> None:
         remove_tree(parent_fd, os.fsencode(os.path.basename(path)))
     finally:
         os.close(parent_fd)
+
+
+def _age_s(path: str) -> float:
+    try:
+        return time.time() - os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _sync(directory: str) -> None:
