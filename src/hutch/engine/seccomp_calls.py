@@ -76,28 +76,11 @@ ipc msgget msgctl msgsnd msgrcv semget semctl semop semtimedop semtimedop_time64
 mq_unlink mq_notify mq_getsetattr mq_timedsend mq_timedsend_time64 mq_timedreceive mq_timedreceive_time64
 """
 
-ALWAYS: tuple[str, ...] = tuple(
-    " ".join(
-        (
-            FILES,
-            FILE_FACTS,
-            FILE_ATTRIBUTES,
-            READING_AND_WRITING,
-            ASYNCHRONOUS_IO,
-            WAITING_FOR_FILES,
-            MEMORY,
-            PROCESSES,
-            FUTEXES,
-            SIGNALS,
-            IDENTITY,
-            SCHEDULING,
-            LIMITS_AND_USAGE,
-            TIME,
-            SOCKETS,
-            MESSAGES,
-        )
-    ).split()
+_GROUPS = (
+    *(FILES, FILE_FACTS, FILE_ATTRIBUTES, READING_AND_WRITING, ASYNCHRONOUS_IO, WAITING_FOR_FILES, MEMORY),
+    *(PROCESSES, FUTEXES, SIGNALS, IDENTITY, SCHEDULING, LIMITS_AND_USAGE, TIME, SOCKETS, MESSAGES),
 )
+ALWAYS: tuple[str, ...] = tuple(name for group in _GROUPS for name in group.split())
 
 BY_ARCHITECTURE: dict[str, tuple[str, ...]] = {
     "SCMP_ARCH_X86_64": ("arch_prctl", "modify_ldt"),

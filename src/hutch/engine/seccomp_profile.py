@@ -22,7 +22,7 @@ import msgspec
 
 from hutch.engine import seccomp_calls as calls
 from hutch.errors import InvalidArgument, InvalidConfig, NotFound, PermissionDenied
-from hutch.runtime import seccomp
+from hutch.runtime import seccomp, syscalls
 from hutch.spec.runtime import LinuxSeccomp, LinuxSeccompArg, LinuxSyscall
 
 MAX_PROFILE_BYTES = 1 << 20
@@ -98,11 +98,12 @@ def default_profile(capabilities: Collection[str], *, architecture: str, compat:
     if "clone" not in names:
         rules.append(_rule("clone", (0, "SCMP_CMP_MASKED_EQ", calls.CLONE_NAMESPACES, 0)))
         rules.append({"names": ["clone3"], "action": _ERRNO, "errnoRet": ENOSYS})
+    known = {name for each in architectures for name in syscalls.numbers(seccomp.ARCHITECTURES[each][0])}
     return {
         "defaultAction": _ERRNO,
         "defaultErrnoRet": 1,
         "architectures": architectures,
-        "syscalls": [{"names": sorted(names), "action": _ALLOW}, *rules],
+        "syscalls": [{"names": sorted(names & known), "action": _ALLOW}, *rules],
     }
 
 
