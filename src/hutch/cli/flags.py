@@ -9,7 +9,7 @@ A table and 100 lines, because importing click costs 30 ms, which is more than t
 from __future__ import annotations
 
 from hutch.engine.values import parse_bool
-from hutch.errors import HutchError, InvalidArgument
+from hutch.errors import HutchError, InvalidArgument, NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Flag:
         self.name, self.text, self.short = name, text, short
         self.collects = kind.endswith("...")
         self.kind = kind.removesuffix("...")
-        self.parse = parse if self.kind else parse_bool
+        self.parse = parse if self.kind or parse else parse_bool
         self.bare = bare if self.kind else "true"
         if default is None:
             default = () if self.collects else None if self.kind else False
@@ -81,6 +81,8 @@ class Flag:
         except InvalidArgument as error:
             message = f'invalid argument "{text}" for "{self.spelling}" flag: {error}'
             raise UsageError(message, hint=error.hint) from None
+        except NotSupported as error:
+            raise UsageError(f"{self.spelling}: {error}", hint=error.hint) from None
 
 
 HELP = Flag("help", "", "print usage")

@@ -1,10 +1,9 @@
-"""Container ids, readable names, and the subordinate id ranges that user namespaces are made of."""
+"""Container ids, readable names, and arithmetic on id mappings."""
 
 from __future__ import annotations
 
 import os
 
-from hutch.engine.record import Record
 from hutch.engine.values import only_digits
 from hutch.errors import InvalidArgument
 
@@ -24,8 +23,6 @@ _RIGHT = (
     "mole mouse muskrat otter owl pika pinecone plover polecat quail rabbit raccoon sable shrew squirrel stoat swallow "
     "tapir thicket thistle vole wagtail warren weasel whistler willow wombat woodchuck wren".split()
 )
-_FILE_LIMIT = 4 << 20
-RANGE = 65_536
 
 
 def new_id() -> str:
@@ -43,47 +40,8 @@ def new_name(attempt: int = 0) -> str:
     return f"{name}{number}" if attempt > 5 else name
 
 
-class SubIds(Record):
-    """A range of ids of the host that a user may map: `count` from `start`."""
-
-    start: int
-    count: int
-
-
-def subordinate_ids(path: str, user: str, uid: int) -> tuple[SubIds, ...]:
-    """The ranges that /etc/subuid or /etc/subgid gives a user, by name or number, in the file's order.
-
-    Returns:
-        Nothing when the file is missing; malformed lines are skipped, as newuidmap does.
-    """
-    try:
-        with open(path, "rb") as file:
-            text = file.read(_FILE_LIMIT).decode("utf-8", "replace")
-    except OSError:
-        return ()
-    found = []
-    for line in text.splitlines():
-        owner, *numbers = line.strip().split(":")
-        if owner not in (user, str(uid)) or not owner or len(numbers) != 2 or not all(map(only_digits, numbers)):
-            continue
-        start, count = (int(number[:10]) for number in numbers)
-        if count and start + count <= (1 << 32) - 1:
-            found.append(SubIds(start=start, count=count))
-    return tuple(found)
-
-
-def map_ids(own: int, ranges: tuple[SubIds, ...]) -> list[LinuxIDMapping]:
-    """Container id 0 is the caller's own id, and 1 and up are its subordinate ids, if any."""
-    mapping: list[LinuxIDMapping] = [{"containerID": 0, "hostID": own, "size": 1}]
-    inside = 1
-    for piece in ranges:
-        mapping.append({"containerID": inside, "hostID": piece.start, "size": piece.count})
-        inside += piece.count
-    return mapping
-
-
 def keep_ids(own: int, mapping: list[LinuxIDMapping]) -> list[LinuxIDMapping]:
-    """Rearrange a mapping of `map_ids` so that the caller has the same id inside as outside (--userns=keep-id)."""
+    """Rearrange a mapping that has the caller as 0, so that the caller has the same id inside as outside (--userns=keep-id)."""
     kept: list[LinuxIDMapping] = []
     room, inside = [piece for piece in mapping if piece["hostID"] != own or piece["containerID"] != 0], 0
     if own == 0 or not room:

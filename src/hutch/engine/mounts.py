@@ -44,6 +44,7 @@ class MountFacts(Record):
         tty_gid_mapped: whether group 5, which owns terminals, exists in the container.
         files: destination → host path of the engine's files.
         attached: the user's mounts.
+        extra: further mounts, as they are.
         uid_mappings, gid_mappings: of the container's user namespace.
     """
 
@@ -51,6 +52,7 @@ class MountFacts(Record):
     tty_gid_mapped: bool = True
     files: tuple[tuple[str, str], ...] = ()
     attached: tuple[Attached, ...] = ()
+    extra: tuple[Mount, ...] = ()
     uid_mappings: tuple[LinuxIDMapping, ...] = ()
     gid_mappings: tuple[LinuxIDMapping, ...] = ()
 
@@ -65,6 +67,8 @@ def mount_list(options: RunOptions, facts: MountFacts) -> list[Mount]:
             "source": source,
             "options": ["bind", "nosuid", "nodev", "noexec", "rprivate"],
         }
+    for mount in facts.extra:
+        by_destination[mount["destination"]] = mount
     for attached in facts.attached:
         by_destination[attached.request.target] = _user_mount(attached, facts)
     return sorted(by_destination.values(), key=lambda mount: mount["destination"].count("/"))
@@ -105,10 +109,10 @@ def _kernel_mounts(options: RunOptions, facts: MountFacts) -> Iterable[Mount]:
         "source": "cgroup",
         "options": ["nosuid", "noexec", "nodev", "relatime", *ro],
     }
-    yield from _ipc_mounts(options, facts)
+    yield from _ipc_mounts(options)
 
 
-def _ipc_mounts(options: RunOptions, facts: MountFacts) -> Iterable[Mount]:
+def _ipc_mounts(options: RunOptions) -> Iterable[Mount]:
     if options.ipc == "host":
         for destination in ("/dev/shm", "/dev/mqueue"):
             yield {"destination": destination, "type": "bind", "source": destination, "options": list(_KERNEL_BIND)}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _LINKS_MAX = 40
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class LayersView:
@@ -28,19 +29,21 @@ class LayersView:
         form: how whiteouts are written in them.
     """
 
-    __slots__ = ("_fds", "_layers")
+    __slots__ = ("_fds", "_layers", "_paths", "_whiteouts")
 
     def __init__(self, layers: Sequence[str], form: str) -> None:
         fds: list[int] = []
         try:
             for path in layers:
-                fds.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # noqa: PERF401
+                fds.append(os.open(path, _DIRECTORY))  # noqa: PERF401
         except BaseException:
             for fd in fds:
                 os.close(fd)
             raise
         self._fds = tuple(fds)
-        self._layers = LowerLayers(self._fds, Whiteouts(form))
+        self._paths = tuple(layers)
+        self._whiteouts = Whiteouts(form)
+        self._layers = LowerLayers(self._fds, self._whiteouts)
 
     def close(self) -> None:
         """Close the layers."""
@@ -60,7 +63,7 @@ class LayersView:
         Raises:
             OSError: ENOENT, ELOOP, ENOTDIR, EINVAL (not a regular file), EFBIG (more than `limit` bytes).
         """
-        parent_fd, name, status = self._resolve(os.fsencode(path))
+        parent_fd, name, status = self._resolve(os.fsencode(path))[0]
         try:
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", path)
@@ -77,9 +80,55 @@ class LayersView:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
         return data
 
-    def _resolve(self, path: bytes) -> tuple[int, bytes, os.stat_result]:
-        """Follow `path` through the merged tree; the descriptor of the last parent is the caller's to close."""
-        pending, done, links = _split(path), [], 0
+    def directories(self, path: str) -> tuple[str, ...]:
+        """The host directories that overlay would merge into the directory `path`, the topmost first; none if it is none.
+
+        Their components are no links: what an image says a path is has been followed inside it (CVE-2022-23648).
+        """
+        try:
+            (parent_fd, _, status), parts = self._resolve(os.fsencode(path))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR):
+                return ()
+            raise
+        os.close(parent_fd)
+        if not stat.S_ISDIR(status.st_mode):
+            return ()
+        found = []
+        for layer_fd, layer in zip(self._fds, self._paths, strict=True):
+            present, covered = self._has(layer_fd, parts)
+            if present:
+                found.append(f"{layer}/{os.fsdecode(b'/'.join(parts))}")
+            if covered:
+                break
+        return tuple(found)
+
+    def _has(self, layer_fd: int, parts: list[bytes]) -> tuple[bool, bool]:
+        """Whether a layer has the directory, and whether it covers what the layers below have of it."""
+        covered = False
+        here = os.open(".", _DIRECTORY, dir_fd=layer_fd)
+        try:
+            for part in parts:
+                try:
+                    below = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                        raise
+                    return False, covered or error.errno != errno.ENOENT or self._whiteouts.hides(here, part)
+                os.close(here)
+                here = below
+                covered |= self._whiteouts.is_opaque(here)
+            return True, covered
+        finally:
+            os.close(here)
+
+    def _resolve(self, path: bytes) -> tuple[tuple[int, bytes, os.stat_result], list[bytes]]:
+        """Follow `path` through the merged tree: what was found, and its path without links.
+
+        The descriptor of the parent is the caller's to close.
+        """
+        pending, links = _split(path), 0
+        done: list[bytes] = []
         while pending:
             part = pending.pop(0)
             if part == b"..":
@@ -100,7 +149,7 @@ class LayersView:
                 pending = _split(target) + pending
                 continue
             if not pending:
-                return found
+                return found, [*done, part]
             os.close(parent_fd)
             if not stat.S_ISDIR(status.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)

@@ -191,11 +191,6 @@ def _check_labels(options: RunOptions, facts: HostFacts) -> None:
         raise NotSupported(f"volume {relabel.target}: relabelling for SELinux ('{relabel.relabel}') is not supported")
 
 
-def resolved_relabels(options: RunOptions) -> list[mounts.Attached]:
-    """The mounts marked z or Z; without SELinux there is nothing to relabel and the mark is already true."""
-    return [mounts.Attached(request=request) for request in options.mounts if request.relabel]
-
-
 def _linux(options: RunOptions, resolved: Resolved, places: Places) -> Linux:
     devices = list(resolved.devices)
     linux: Linux = {

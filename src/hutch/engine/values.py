@@ -67,8 +67,8 @@ def parse_bytes(text: str) -> int:
     while end and number[end - 1] not in "0123456789.":
         end -= 1
     number, suffix = number[:end], number[end:].strip().lower()
-    whole, _, fraction = number.partition(".")
-    if not only_digits(whole) or (fraction and not only_digits(fraction)) or len(number) > 24:
+    whole, dot, fraction = number.partition(".")
+    if not only_digits(whole) or (dot and not only_digits(fraction)) or len(number) > 24:
         raise InvalidArgument(f"invalid size: '{text[:64]}'")
     unit = suffix[:-2] if suffix.endswith("ib") else suffix.removesuffix("b")
     if unit not in _MULTIPLE or suffix == "ib":

@@ -1,0 +1,161 @@
+"""`hutch`'s entry: global options, then one command, whose module is imported when it runs.
+
+`main` keeps no state and reads nothing at import time, so that it can be called many times in one process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from hutch.errors import HutchError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hutch.cli.command import Command
+    from hutch.cli.flags import Flag
+
+# command → (module below hutch.cli, one line for the overview)
+COMMANDS = {
+    "run": ("run", "Create and run a new container from an image"),
+    "ps": ("ps", "List containers"),
+    "rm": ("rm", "Remove one or more containers"),
+    "version": ("version", "Show what this is and what it runs on"),
+    "info": ("info", "Show what hutch found on this system, and what it chose"),
+}
+ALIASES = {"container run": "run", "container ls": "ps", "container rm": "rm", "system info": "info"}
+_GROUPS = ("container", "image", "system", "volume")
+_EXAMPLES = """\
+Examples:
+  hutch run --rm -it @host sh             a shell in a throw-away copy of this system
+  hutch run --rm -m 512m debian apt list  an image, with a memory limit
+  hutch run --rm --explain busybox true   every kernel step of it"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        argv: without the program's name; None takes the process's own.
+
+    Returns:
+        The exit status: the container's, or 125 (126, 127) when it could not be run, 1 for other commands' errors.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    status = 125
+    try:
+        return _dispatch(words)
+    except HutchError as error:
+        status = error.exit_code
+        _complain(error)
+    except BrokenPipeError:
+        # Whoever read our output is gone; closing stdout again at exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 1
+    except KeyboardInterrupt:
+        status = 130
+    return status
+
+
+def _complain(error: HutchError) -> None:
+    text = f"hutch: {error}\n"
+    if error.hint:
+        text += f"hint: {error.hint}\n"
+    sys.stdout.flush()
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _dispatch(words: list[str]) -> int:
+    from hutch.cli import flags
+
+    table = _global_flags()
+    try:
+        given, rest = flags.parse(table, words, interspersed=False)
+    except flags.HelpRequested:
+        print(_overview(table))
+        return 0
+    except flags.UsageError as error:
+        raise _with_usage(error, "hutch [OPTIONS] COMMAND [ARG...]", "hutch") from None
+    if given["version"]:
+        from hutch import __version__
+
+        print(f"hutch version {__version__}")
+        return 0
+    if not rest:
+        print(_overview(table))
+        return 0
+    name, arguments = _command_name(rest)
+    return _run(load(name), arguments, given)
+
+
+def _command_name(words: list[str]) -> tuple[str, list[str]]:
+    name = words[0]
+    if name in _GROUPS and len(words) > 1 and not words[1].startswith("-"):
+        name, words = f"{name} {words[1]}", words[1:]
+    name = ALIASES.get(name, name)
+    if name not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, COMMANDS, n=1)
+        error = HutchError(
+            f"unknown command: hutch {name}\n\nRun 'hutch --help' for more information",
+            hint=f"did you mean {near[0]}?" if near else "",
+        )
+        error.exit_code = 1
+        raise error
+    return name, words[1:]
+
+
+def load(name: str) -> Command:
+    """The command called `name`; imports its module."""
+    from importlib import import_module
+
+    command: Command = import_module(f"hutch.cli.{COMMANDS[name][0]}").COMMAND
+    return command
+
+
+def _run(command: Command, arguments: list[str], given: dict[str, object]) -> int:
+    from hutch.cli import flags
+
+    try:
+        values, rest = flags.parse(command.flags, arguments, interspersed=command.interspersed)
+    except flags.HelpRequested:
+        print(command.help())
+        return 0
+    except flags.UsageError as error:
+        raise _with_usage(error, command.usage, f"hutch {command.name}") from None
+    try:
+        command.check_arguments(rest)
+        return command.run(values, rest, given)
+    except HutchError as error:
+        error.exit_code = max(error.exit_code, command.exit_code) if error.exit_code != 125 else command.exit_code
+        raise
+
+
+def _with_usage(error: HutchError, usage: str, name: str) -> HutchError:
+    message = f"{error}\n\nUsage:  {usage}\n\nRun '{name} --help' for more information"
+    return type(error)(message, hint=error.hint)
+
+
+def _global_flags() -> tuple[Flag, ...]:
+
+    return (
+        Flag("root", "dir", "where images, containers and volumes are kept"),
+        Flag("state", "dir", "where what runs is kept; may vanish in a reboot"),
+        Flag("version", "", "print the version", short="v"),
+    )
+
+
+def _overview(table: tuple[Flag, ...]) -> str:
+    from hutch.cli.flags import describe
+
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name.ljust(width)}  {text}" for name, (_, text) in sorted(COMMANDS.items()))
+    return (
+        "Usage:  hutch [OPTIONS] COMMAND [ARG...]\n\nA complete container engine, without a daemon\n\n"
+        f"Commands:\n{commands}\n\nOptions:\n{describe(table)}\n\n{_EXAMPLES}\n\n"
+        "Run 'hutch COMMAND --help' for more information on a command"
+    )

@@ -1,0 +1,295 @@
+"""The engine's records of containers, as directories: containers/<id>/ and names/<name>, which links to an id.
+
+    containers/<id>/container.json   what it is and how it ended; replaced atomically
+    containers/<id>/config.json      what the runtime was given
+    containers/<id>/…                hosts, hostname, resolv.conf, rootfs (an empty mount point)
+
+Whoever runs a container holds an flock on its directory until the last trace of the run is dealt with. A record that says
+"running" and whose lock is free is of a run that was killed: whoever finds it puts it right. Nothing is scanned for that.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from hutch.engine.ids import new_id, new_name
+from hutch.errors import AlreadyExists, ContainerNotFound, Internal, InvalidArgument
+from hutch.runtime import documents
+from hutch.runtime.state import now
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Self
+
+RECORD = "container.json"
+_LIMIT = 4 << 20
+_HEX = frozenset("0123456789abcdef")
+_ATTEMPTS = 64
+
+
+class ContainerRecord:
+    """What container.json holds.
+
+    Attributes:
+        status: created, running or exited, as last written; see `ContainerStore.settle`.
+        image: what the user called it; image_id and chain_ids are what that was.
+        exit_code: of the last run, -1 before one.
+        error: why it could not be run, in one line.
+    """
+
+    __slots__ = (
+        "auto_remove",
+        "chain_ids",
+        "command",
+        "created",
+        "error",
+        "exit_code",
+        "finished",
+        "id",
+        "image",
+        "image_id",
+        "labels",
+        "name",
+        "oom_killed",
+        "started",
+        "status",
+        "stop_signal",
+        "volumes",
+    )
+
+    def __init__(self, container_id: str, name: str) -> None:
+        self.id, self.name = container_id, name
+        self.created, self.started, self.finished = now(), "", ""
+        self.status = "created"
+        self.image = self.image_id = ""
+        self.chain_ids: list[str] = []
+        self.command: list[str] = []
+        self.labels: dict[str, str] = {}
+        self.stop_signal = ""
+        self.volumes: list[str] = []
+        self.auto_remove = self.oom_killed = False
+        self.exit_code = -1
+        self.error = ""
+
+    @classmethod
+    def parse(cls, found: dict[str, Any], source: str) -> Self:
+        """The record in a parsed container.json; Internal when a field has another type."""
+        record = cls("", "")
+        for name in cls.__slots__:
+            value = found.get(name, getattr(record, name))
+            if type(value) is not type(getattr(record, name)):
+                raise Internal(f"{source}: field {name} is damaged")
+            setattr(record, name, value)
+        return record
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of container.json."""
+        return {name: getattr(self, name) for name in sorted(self.__slots__)}
+
+
+class ContainerDirectory:
+    """One container's directory, held by descriptor; a context manager that closes it, and gives up the lock with it.
+
+    Attributes:
+        fd: the directory, closed by close().
+        path: its absolute path.
+    """
+
+    __slots__ = ("fd", "path", "record")
+
+    def __init__(self, fd: int, path: str, record: ContainerRecord) -> None:
+        self.fd, self.path, self.record = fd, path, record
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def lock(self, *, wait: bool = True) -> bool:
+        """Take the lock; without `wait`, False if somebody else has it."""
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+
+    def save(self, *, durable: bool = True) -> None:
+        """Write the record."""
+        write_atomically(self.fd, RECORD, documents.dump_bytes(self.record.to_dict()), durable=durable)
+
+
+def write_atomically(dir_fd: int, name: str, data: bytes, *, durable: bool, mode: int = 0o600) -> None:
+    """Replace a file: temporary file, write, fsync, rename, fsync of the directory.
+
+    Args:
+        dir_fd: the engine's own directory.
+        name: a plain name.
+        data: the new content.
+        durable: False leaves out both fsyncs, for what a power cut may take.
+        mode: of the file.
+    """
+    temporary = f".{name}.new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, mode, dir_fd=dir_fd)
+    with open(fd, "wb", buffering=0) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        if durable:
+            os.fsync(fd)
+    os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    if durable:
+        os.fsync(dir_fd)
+
+
+class ContainerStore:
+    """Every container below one data root.
+
+    Args:
+        root: the data root, 0700.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._containers = f"{root}/containers"
+        self._names = f"{root}/names"
+
+    def create(self, name: str = "") -> ContainerDirectory:
+        """Make a container's directory, locked, under a new id and a name that nobody else has.
+
+        Args:
+            name: already checked; empty for a random one.
+
+        Raises:
+            AlreadyExists: the name is taken.
+        """
+        container_id = new_id()
+        for folder in (self._containers, self._names):
+            os.makedirs(folder, 0o700, exist_ok=True)
+        path = f"{self._containers}/{container_id}"
+        os.mkdir(path, 0o700)
+        directory = ContainerDirectory(_open_directory(path), path, ContainerRecord(container_id, name))
+        try:
+            directory.lock()
+            directory.record.name = self._take(name, container_id)
+        except BaseException:
+            directory.close()
+            os.rmdir(path)
+            raise
+        return directory
+
+    def _take(self, name: str, container_id: str) -> str:
+        """Link a name to the id; the link is the reservation, and exactly one of two racing creators makes it."""
+        for attempt in range(_ATTEMPTS):
+            wanted = name or new_name(attempt)
+            try:
+                os.symlink(container_id, f"{self._names}/{wanted}")
+            except FileExistsError:
+                owner = self._owner(wanted)
+                if name and owner:
+                    raise AlreadyExists(
+                        f'the container name "{name}" is already in use by container {owner[:12]}',
+                        hint=f"remove it with: hutch rm {name}",
+                    ) from None
+                continue
+            return wanted
+        raise Internal("no free container name found")
+
+    def _owner(self, name: str) -> str:
+        """Whose a name is; a name left by a creator that died before its first record is given free."""
+        path = f"{self._names}/{name}"
+        try:
+            owner = os.readlink(path)
+        except FileNotFoundError:
+            return ""
+        if os.path.lexists(f"{self._containers}/{owner}"):
+            return owner
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        return ""
+
+    def find(self, text: str) -> ContainerDirectory:
+        """Open a container by id, name or unambiguous beginning of an id.
+
+        Raises:
+            ContainerNotFound: none, or one whose record cannot be read yet.
+            InvalidArgument: several.
+        """
+        if text and set(text) <= _HEX and len(text) == 64:
+            return self._open(text, text)
+        if text and "/" not in text and len(text) <= 128:
+            try:
+                return self._open(os.readlink(f"{self._names}/{text}"), text)
+            except OSError:
+                pass
+        if text and set(text) <= _HEX:
+            found = [container_id for container_id in self._ids() if container_id.startswith(text)]
+            if len(found) > 1:
+                raise InvalidArgument(f"multiple containers found with the prefix {text}")
+            if found:
+                return self._open(found[0], text)
+        raise ContainerNotFound(f"no such container: {text[:128]}")
+
+    def all(self) -> Iterator[ContainerDirectory]:
+        """Every container, newest first; the caller's loop closes each."""
+        found = []
+        for container_id in self._ids():
+            try:
+                found.append(self._open(container_id, container_id))
+            except ContainerNotFound:
+                continue
+        yield from sorted(found, key=lambda directory: directory.record.created, reverse=True)
+
+    def _ids(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self._containers) if len(name) == 64]
+        except FileNotFoundError:
+            return []
+
+    def _open(self, container_id: str, said: str) -> ContainerDirectory:
+        path = f"{self._containers}/{container_id}"
+        try:
+            fd = _open_directory(path)
+        except FileNotFoundError:
+            raise ContainerNotFound(f"no such container: {said}") from None
+        try:
+            found = documents.read_object(RECORD, _LIMIT, dir_fd=fd)
+            record = ContainerRecord.parse(found, f"container {container_id[:12]}")
+        except OSError as error:
+            os.close(fd)
+            if error.errno != errno.ENOENT:
+                raise
+            raise ContainerNotFound(f"no such container: {said}") from None
+        except BaseException:
+            os.close(fd)
+            raise
+        return ContainerDirectory(fd, path, record)
+
+    def remove(self, directory: ContainerDirectory) -> None:
+        """Forget a container: its name, its files, then its directory. The rest was removed before."""
+        from hutch.snapshot.removal import empty_directory
+
+        name = directory.record.name
+        try:
+            if name and os.readlink(f"{self._names}/{name}") == directory.record.id:
+                os.unlink(f"{self._names}/{name}")
+        except FileNotFoundError:
+            pass
+        empty_directory(directory.fd)
+        os.rmdir(directory.path)
+        directory.close()
+
+
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

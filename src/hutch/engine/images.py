@@ -1,0 +1,91 @@
+"""The image of a container: found in the store, or pulled first when --pull says so."""
+
+from __future__ import annotations
+
+from hutch.engine.image_settings import ImageSettings, image_settings
+from hutch.engine.record import Record
+from hutch.errors import ImageNotFound, NotSupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hutch.engine.engine import Engine
+    from hutch.image.image import Image
+    from hutch.image.platform import Platform
+    from hutch.image.progress import Progress
+
+
+class FoundImage(Record):
+    """What the engine needs of an image."""
+
+    image_id: str
+    chain_ids: tuple[str, ...]
+    settings: ImageSettings
+
+
+def find_image(engine: Engine, text: str, *, pull: str, platform: str, progress: Progress | None) -> FoundImage:
+    """Get an image, pulling it if it is missing (or always, as `pull` says).
+
+    Args:
+        engine: whose store.
+        text: the user's name for it.
+        pull: always, missing or never.
+        platform: ``os/arch[/variant]``, or empty for this machine's.
+        progress: told of a pull.
+
+    Raises:
+        ImageNotFound: not here, and not to be pulled; and what `hutch.image.pull.pull` raises.
+        NotSupported: it is of another platform than asked for, or than this machine can run.
+    """
+    wanted = _platform(platform)
+    image = None if pull == "always" else _stored(engine, text, wanted, final=pull == "never")
+    if image is None:
+        image = _pulled(engine, text, wanted, progress)
+    if image.config.os != "linux":
+        raise NotSupported(f"image {text}: is for {image.config.os}, not for linux")
+    settings = image_settings(image.config.config, image.config.architecture)
+    return FoundImage(image_id=image.id, chain_ids=image.chain_ids, settings=settings)
+
+
+def _platform(text: str) -> Platform | None:
+    if not text:
+        return None
+    from hutch.image import platform as platforms
+
+    return platforms.parse(text)
+
+
+def _stored(engine: Engine, text: str, wanted: Platform | None, *, final: bool) -> Image | None:
+    """The image if the store has it, with its layers unpacked and of the right platform."""
+    try:
+        image = engine.images.get(text)
+    except ImageNotFound:
+        if final:
+            raise
+        return None
+    if wanted is not None and not _matches(image.platform, wanted):
+        if final:
+            raise ImageNotFound(f"image {text}: here for {image.platform}, not for {wanted}")
+        return None
+    missing = [chain_id for chain_id in image.chain_ids if not engine.snapshots.has(chain_id)]
+    if missing and final:
+        raise ImageNotFound(f"image {text}: layer {missing[0]} is not unpacked", hint="pull or load it again")
+    return None if missing else image
+
+
+def _matches(have: Platform, wanted: Platform) -> bool:
+    same = (have.os, have.architecture) == (wanted.os, wanted.architecture)
+    return same and (not wanted.variant or have.variant == wanted.variant)
+
+
+def _pulled(engine: Engine, text: str, wanted: Platform | None, progress: Progress | None) -> Image:
+    from hutch.image.pull import pull
+    from hutch.image.reference import Reference
+
+    return pull(
+        Reference.parse(text),
+        store=engine.images,
+        layers=engine.snapshots,
+        registries=engine.registries,
+        platform=wanted,
+        progress=progress,
+    )

@@ -1,0 +1,130 @@
+"""What happens to containers between and after runs: their true status, and their removal."""
+
+from __future__ import annotations
+
+import time
+
+from hutch.errors import ContainerNotFound, InvalidState, NotFound, Unavailable
+from hutch.runtime import signals
+from hutch.runtime.state import now
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hutch.engine.containers import ContainerDirectory
+    from hutch.engine.engine import Engine
+
+_KILL_WAIT_S = 10.0
+_UNKNOWN = 137
+
+
+def settle(engine: Engine, directory: ContainerDirectory) -> str:
+    """The status of a container as it is: a record that says running but whose runner is gone is put right.
+
+    Returns:
+        created, running, paused or exited.
+    """
+    if not directory.lock(wait=False):
+        return _runtime_status(engine, directory.record.id) or directory.record.status
+    if directory.record.status != "exited" and (
+        directory.record.started or _runtime_status(engine, directory.record.id)
+    ):
+        _bury(engine, directory)
+    return directory.record.status
+
+
+def _runtime_status(engine: Engine, container_id: str) -> str:
+    from hutch.runtime.container import Container
+
+    try:
+        with Container.load(engine.runtime_state, container_id) as container:
+            status = container.status()
+    except ContainerNotFound:
+        return ""
+    return {"stopped": "exited", "creating": "created"}.get(status, status)
+
+
+def _bury(engine: Engine, directory: ContainerDirectory) -> None:
+    """End what a killed hutch left of a run, and record that nobody saw how it ended. The lock is ours."""
+    from hutch.runtime.container import Container
+
+    try:
+        with Container.load(engine.runtime_state, directory.record.id) as container:
+            container.delete(force=True)
+    except ContainerNotFound:
+        pass
+    record = directory.record
+    record.status, record.finished, record.exit_code = "exited", now(), _UNKNOWN
+    record.error = "hutch ended before the container did, so its exit status is not known"
+    directory.save()
+
+
+def remove(engine: Engine, text: str, *, force: bool = False, volumes: bool = False) -> str:
+    """Remove a container with all that was made for it.
+
+    Args:
+        engine: where.
+        text: name, id or beginning of an id.
+        force: kill it first if it runs.
+        volumes: its anonymous volumes too.
+
+    Returns:
+        What it was called with.
+
+    Raises:
+        ContainerNotFound: no such container.
+        InvalidState: it runs.
+        Unavailable: it did not end in time.
+    """
+    with engine.containers.find(text) as directory:
+        status = settle(engine, directory)
+        if not directory.lock(wait=False):
+            if not force:
+                raise InvalidState(
+                    f'cannot remove container "{directory.record.name}": container is {status}',
+                    have=status,
+                    want="exited",
+                    hint="stop it first, or use --force",
+                )
+            if not _kill(engine, directory):
+                return text
+        _remove_parts(engine, directory, volumes=volumes)
+    return text
+
+
+def _kill(engine: Engine, directory: ContainerDirectory) -> bool:
+    """Kill a running container and wait for its runner to finish; False if it removed the container itself."""
+    from hutch.runtime.container import Container
+
+    try:
+        with Container.load(engine.runtime_state, directory.record.id) as container:
+            container.kill(signals.SIGKILL)
+    except (ContainerNotFound, InvalidState):
+        pass
+    end = time.monotonic() + _KILL_WAIT_S
+    while not directory.lock(wait=False):
+        if time.monotonic() > end:
+            raise Unavailable(f'container "{directory.record.name}": did not end within {_KILL_WAIT_S:.0f} seconds')
+        time.sleep(0.02)
+    try:
+        engine.containers.find(directory.record.id).close()
+    except ContainerNotFound:
+        return False
+    return True
+
+
+def _remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: bool) -> None:
+    """Everything, in an order in which a second attempt finds what a first one left."""
+    record = directory.record
+    engine.snapshots.remove(record.id)
+    if volumes or record.auto_remove:
+        remove_volumes(engine, record.volumes)
+    engine.containers.remove(directory)
+
+
+def remove_volumes(engine: Engine, names: list[str]) -> None:
+    """Remove a container's anonymous volumes; one that is gone already is what was wanted."""
+    for name in names:
+        try:
+            engine.volumes.remove(name)
+        except NotFound:
+            continue

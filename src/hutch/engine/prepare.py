@@ -1,0 +1,218 @@
+"""From RunOptions to a container that only has to be started: its record, root file system, files and config.json.
+
+    reserve id and name → find the image → root file system → user, storage, devices, id maps → spec → config.json
+
+Every step registers how it is undone, so that a failure at any point leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hutch.engine import devices as device_files
+from hutch.engine import hostfiles, specgen, storage
+from hutch.engine.containers import ContainerDirectory, write_atomically
+from hutch.engine.ids import host_id
+from hutch.engine.image_settings import ImageSettings
+from hutch.engine.mounts import MountFacts
+from hutch.engine.record import Record
+from hutch.engine.rootfs import RootSource, root_source
+from hutch.engine.userns import IdMaps, id_maps
+from hutch.engine.users import resolve_user
+from hutch.errors import InvalidArgument, InvalidState
+from hutch.runtime import documents
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from hutch.engine.engine import Engine
+    from hutch.engine.options import RunOptions
+    from hutch.engine.undo import Undo
+    from hutch.engine.users import ContainerUser
+    from hutch.image.progress import Progress
+    from hutch.spec.runtime import LinuxSeccomp, Mount, Spec
+
+HOST_FILES = (("/etc/hosts", "hosts"), ("/etc/hostname", "hostname"), ("/etc/resolv.conf", "resolv.conf"))
+
+
+class Prepared(Record):
+    """A container that only has to be started.
+
+    Attributes:
+        directory: locked; the holder closes it.
+        root_mounts: what makes the root file system.
+        warnings: what the user should be told.
+    """
+
+    directory: ContainerDirectory
+    spec: Spec
+    root_mounts: tuple[Mount, ...]
+    source: RootSource
+    warnings: tuple[str, ...]
+
+
+def prepare(
+    engine: Engine,
+    options: RunOptions,
+    *,
+    console: tuple[int, int] | None,
+    undo: Undo,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Make everything that a container needs before it is created.
+
+    Args:
+        engine: where.
+        options: checked.
+        console: (rows, columns) of the caller's terminal.
+        undo: gets a step for everything done.
+        progress: told of a pull.
+
+    Raises:
+        HutchError: see the parts.
+    """
+    engine.prepare_directories()
+    maps = id_maps(options, engine.facts)
+    directory = engine.containers.create(options.name)
+    undo.add(lambda: engine.containers.remove(directory))
+    source = root_source(engine, options, directory, progress=progress)
+    undo.add(source.discard)
+    warnings: list[str] = list(maps.warnings)
+    with source.view() as view:
+        user = resolve_user(options.user or source.settings.user, options.group_add, view)
+    _check_mapped(user, maps)
+    hostname = _hostname(options, directory.record.id)
+    rootfs = source.path or f"{directory.path}/rootfs"
+    resolved = specgen.Resolved(
+        facts=engine.facts,
+        user=user,
+        env=_environment(options),
+        uid_mappings=maps.uids,
+        gid_mappings=maps.gids,
+        seccomp=_seccomp(options, engine, source.settings),
+        console=console,
+        **_attached(engine, options, source, directory, maps, undo),
+    )
+    places = specgen.Places(
+        container_id=directory.record.id,
+        rootfs=rootfs,
+        hostname=hostname,
+        cgroup=_cgroup(options, engine, directory.record.id),
+        joined=_joined(engine, options),
+    )
+    spec = specgen.make_spec(options, source.settings, resolved, places, warnings)
+    if not source.path:
+        os.mkdir(rootfs, 0o755)
+    _record(directory, options, source, spec)
+    write_atomically(directory.fd, "config.json", documents.dump_bytes(spec, "  "), durable=not options.rm)
+    directory.save(durable=not options.rm)
+    return Prepared(directory=directory, spec=spec, root_mounts=source.mounts, source=source, warnings=tuple(warnings))
+
+
+def _hostname(options: RunOptions, container_id: str) -> str:
+    if options.hostname:
+        return options.hostname
+    return os.uname().nodename if "host" in (options.network, options.uts) else container_id[:12]
+
+
+def _environment(options: RunOptions) -> tuple[tuple[str, str | None], ...]:
+    from hutch.engine.values import resolve_env
+
+    return tuple(resolve_env(options.env, os.environ).items())
+
+
+def _check_mapped(user: ContainerUser, maps: IdMaps) -> None:
+    """Fail now, with the reason, rather than in setuid(2)."""
+    host_id(user.uid, list(maps.uids))
+    for gid in (user.gid, *user.groups):
+        host_id(gid, list(maps.gids))
+
+
+def _cgroup(options: RunOptions, engine: Engine, container_id: str) -> str:
+    if not engine.facts.delegated:
+        return ""
+    parent = options.cgroup_parent or "/hutch"
+    if ".." in parent.split("/"):
+        raise InvalidArgument(f"invalid cgroup parent: {parent}")
+    return f"/{parent.strip('/')}/{container_id}"
+
+
+def _joined(engine: Engine, options: RunOptions) -> tuple[tuple[str, str], ...]:
+    """The paths of other containers' namespaces, for container:NAME."""
+    from hutch.runtime.container import Container
+
+    found = []
+    for kind, mode in (("pid", options.pid), ("network", options.network)):
+        if not mode.startswith("container:"):
+            continue
+        with engine.containers.find(mode.removeprefix("container:")) as other:
+            container_id = other.record.id
+        with Container.load(engine.runtime_state, container_id) as running:
+            status = running.status()
+            if status not in ("running", "paused"):
+                raise InvalidState(
+                    f"cannot join the {kind} namespace of container {container_id[:12]}: it is not running",
+                    have=status,
+                    want="running",
+                )
+            proc_name = {"network": "net"}.get(kind, kind)
+            found.append((kind, f"/proc/{running.pid}/ns/{proc_name}"))
+    return tuple(found)
+
+
+def _seccomp(options: RunOptions, engine: Engine, image: ImageSettings) -> LinuxSeccomp | None:
+    from hutch.engine import security
+
+    wanted = options.security.seccomp
+    if wanted == "unconfined" or (options.privileged and not wanted):
+        return None
+    from hutch.engine import seccomp_profile
+
+    granted = frozenset(security.capabilities(options, engine.facts.permitted))
+    return seccomp_profile.for_container(
+        wanted, granted, architecture=image.architecture, compat=options.security.profile == "compat"
+    )
+
+
+def _attached(
+    engine: Engine,
+    options: RunOptions,
+    source: RootSource,
+    directory: ContainerDirectory,
+    maps: IdMaps,
+    undo: Undo,
+) -> dict[str, Any]:
+    hostname = _hostname(options, directory.record.id)
+    texts = {
+        "hosts": hostfiles.hosts(options, hostname),
+        "hostname": hostfiles.hostname_file(hostname),
+        "resolv.conf": hostfiles.resolv_conf(options),
+    }
+    hostfiles.write_files(directory.path, texts, maps.root_owner)
+    requests = storage.wanted_mounts(options, source.settings)
+    attached = storage.attach(engine, requests, source, directory, undo)
+    nodes = device_files.device_nodes(device_files.requested(options))
+    binds = tuple(device_files.device_binds(nodes)) if maps.uids else ()
+    return {
+        "devices": () if maps.uids else tuple(device for _, device in nodes),
+        "mounts": MountFacts(
+            userns=bool(maps.uids),
+            tty_gid_mapped=maps.has_gid(5),
+            files=tuple((destination, f"{directory.path}/{name}") for destination, name in HOST_FILES),
+            attached=tuple(attached),
+            extra=binds,
+            uid_mappings=maps.uids,
+            gid_mappings=maps.gids,
+        ),
+    }
+
+
+def _record(directory: ContainerDirectory, options: RunOptions, source: RootSource, spec: Spec) -> None:
+    record = directory.record
+    record.image = options.image or options.rootfs
+    record.image_id, record.chain_ids = source.image_id, list(source.chain_ids)
+    record.command = list(spec["process"]["args"])
+    record.labels = {**dict(source.settings.labels), **dict(options.labels)}
+    record.auto_remove = options.rm
+    record.stop_signal = options.stop_signal or source.settings.stop_signal

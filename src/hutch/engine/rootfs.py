@@ -1,0 +1,123 @@
+"""Where a container's root file system comes from: an image, the running system (``@host``), or a directory."""
+
+from __future__ import annotations
+
+import os
+
+from hutch.engine.image_settings import ImageSettings
+from hutch.engine.record import Record
+from hutch.engine.rootview import LayersView
+from hutch.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hutch.engine.containers import ContainerDirectory
+    from hutch.engine.engine import Engine
+    from hutch.engine.options import RunOptions
+    from hutch.image.progress import Progress
+    from hutch.snapshot.snapshotter import Rootfs
+    from hutch.spec.runtime import Mount
+
+HOST_IMAGE = "@host"
+
+
+def _nothing() -> None:
+    return None
+
+
+class RootSource(Record):
+    """A root file system to be.
+
+    Attributes:
+        path: the directory itself with --rootfs, else empty: it is mounted at the container's own mount point.
+        mounts: what makes it.
+        layers: host directories it consists of, the topmost first, for reading before it is mounted.
+        form: how whiteouts are written in them.
+        settings: the image's wishes, none for a directory.
+        discard: takes away what was made for this container.
+    """
+
+    path: str = ""
+    mounts: tuple[Mount, ...] = ()
+    layers: tuple[str, ...] = ()
+    form: str = "trusted"
+    settings: ImageSettings = ImageSettings()
+    image_id: str = ""
+    chain_ids: tuple[str, ...] = ()
+    discard: Callable[[], None] = _nothing
+
+    def view(self) -> LayersView:
+        """A look into it; the caller closes it."""
+        return LayersView(self.layers, self.form)
+
+
+def root_source(
+    engine: Engine, options: RunOptions, directory: ContainerDirectory, *, progress: Progress | None
+) -> RootSource:
+    """Find, and for an image pull and unpack, what the container's root will be.
+
+    Raises:
+        InvalidArgument: --rootfs names no directory.
+        HutchError: of the image's side.
+    """
+    if options.rootfs:
+        return _directory(engine, options, directory)
+    if options.image == HOST_IMAGE:
+        return _host(engine, directory)
+    from hutch.engine.images import find_image
+
+    found = find_image(engine, options.image, pull=options.pull, platform=options.platform, progress=progress)
+    container_id = directory.record.id
+    rootfs = engine.snapshots.prepare(container_id, found.chain_ids)
+    return RootSource(
+        mounts=rootfs.mounts,
+        layers=_layers(rootfs),
+        form=rootfs.whiteouts,
+        settings=found.settings,
+        image_id=found.image_id,
+        chain_ids=found.chain_ids,
+        discard=lambda: engine.snapshots.remove(container_id),
+    )
+
+
+def _layers(rootfs: Rootfs) -> tuple[str, ...]:
+    """The directories the root consists of, the topmost first; a plain copy is one by itself."""
+    return (rootfs.upper, *rootfs.lowers) if rootfs.upper else (rootfs.mounts[0]["source"],)
+
+
+def _directory(engine: Engine, options: RunOptions, directory: ContainerDirectory) -> RootSource:
+    path, colon, mode = options.rootfs.rpartition(":")
+    if not colon or "/" in mode:
+        path, mode = options.rootfs, ""
+    if mode not in ("", "O"):
+        raise InvalidArgument(f"invalid --rootfs option: {mode}", hint="O puts an overlay over the directory")
+    path = os.path.abspath(path)
+    if not os.path.isdir(path):
+        raise InvalidArgument(f"rootfs {path}: not a directory")
+    if mode == "O":
+        return _overlaid(engine, path, directory)
+    return RootSource(path=path, layers=(path,))
+
+
+def _overlaid(engine: Engine, path: str, directory: ContainerDirectory) -> RootSource:
+    """A directory under a throw-away overlay: what is written goes into the container's snapshot."""
+    container_id = directory.record.id
+    rootfs = engine.snapshots.over(container_id, path)
+    return RootSource(
+        mounts=rootfs.mounts,
+        layers=_layers(rootfs),
+        form=rootfs.whiteouts,
+        discard=lambda: engine.snapshots.remove(container_id),
+    )
+
+
+def _host(engine: Engine, directory: ContainerDirectory) -> RootSource:
+    return _overlaid(engine, "/", directory).replace(settings=_host_settings())
+
+
+def _host_settings() -> ImageSettings:
+    """`@host` runs the caller's shell."""
+    shell = os.environ.get("SHELL", "")
+    return ImageSettings(cmd=(shell if shell.startswith("/") else "/bin/sh",))

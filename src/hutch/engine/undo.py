@@ -1,0 +1,39 @@
+"""`Undo`: how what was done so far is taken back when a later step fails."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+
+class Undo:
+    """What to take back, last first, unless `keep` is called; a context manager."""
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[], object]] = []
+
+    def add(self, step: Callable[[], object]) -> None:
+        """Register how something just done is undone."""
+        self._steps.append(step)
+
+    def keep(self) -> None:
+        """What was done stays."""
+        self._steps.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        first: Exception | None = None
+        while self._steps:
+            try:
+                self._steps.pop()()
+            except Exception as problem:  # the other steps must not stay undone for it
+                first = first or problem
+        if first is not None:
+            raise first

@@ -1,0 +1,92 @@
+"""Which user namespace a container gets, and the id maps of it.
+
+root: none (``host``), or with ``auto`` a range of ids that no other container has; an ordinary user: always one, since
+nothing else lets it mount. Id 0 inside is then the user, or with ``keep-id`` the user keeps its own id.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hutch.engine.ids import keep_ids
+from hutch.engine.record import Record
+from hutch.errors import InvalidArgument, NotSupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hutch.engine.host import HostFacts
+    from hutch.engine.options import RunOptions
+    from hutch.spec.runtime import LinuxIDMapping
+
+
+class IdMaps(Record):
+    """Id maps of a container; both empty when it has no user namespace of its own."""
+
+    uids: tuple[LinuxIDMapping, ...] = ()
+    gids: tuple[LinuxIDMapping, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def root_owner(self) -> tuple[int, int] | None:
+        """Host ids of the container's root, when they are not the caller's."""
+        if not self.uids or os.geteuid() != 0:
+            return None
+        return self.uids[0]["hostID"], self.gids[0]["hostID"]
+
+    def has_gid(self, gid: int) -> bool:
+        """Whether the container has the group id."""
+        return not self.gids or any(
+            piece["containerID"] <= gid < piece["containerID"] + piece["size"] for piece in self.gids
+        )
+
+
+def id_maps(options: RunOptions, facts: HostFacts) -> IdMaps:
+    """The id maps for a container of the caller.
+
+    Raises:
+        NotSupported: the caller cannot have the kind of user namespace asked for.
+        InvalidArgument: it contradicts what else was asked for.
+    """
+    mode = options.userns
+    if not facts.rootless:
+        if mode == "keep-id":
+            raise InvalidArgument("--userns=keep-id: only for ordinary users")
+        if mode == "auto":
+            raise NotSupported("--userns=auto: not supported in this version", hint="give --userns=host")
+        return IdMaps()
+    if mode in ("host", "auto"):
+        raise NotSupported(
+            f"--userns={mode}: an ordinary user's containers need a user namespace of their own",
+            hint="leave --userns out, or give keep-id",
+        )
+    _check_available()
+    from hutch.snapshot.idmap import id_map
+
+    found = id_map()
+    uids, gids = _mappings(found.uids), _mappings(found.gids)
+    if mode == "keep-id":
+        if found.single:
+            raise NotSupported(
+                "--userns=keep-id: needs subordinate ids", hint="add ranges to /etc/subuid and /etc/subgid"
+            )
+        uids, gids = keep_ids(facts.euid, uids), keep_ids(facts.egid, gids)
+    return IdMaps(uids=tuple(uids), gids=tuple(gids))
+
+
+def _mappings(ranges: tuple[tuple[int, int, int], ...]) -> list[LinuxIDMapping]:
+    return [{"containerID": inside, "hostID": outside, "size": count} for inside, outside, count in ranges]
+
+
+def _check_available() -> None:
+    """Say what is wrong before a child fails with EPERM or ENOSPC."""
+    for path, least in (("/proc/sys/user/max_user_namespaces", 1), ("/proc/sys/kernel/unprivileged_userns_clone", 1)):
+        try:
+            with open(path, "rb", buffering=0) as file:
+                value = int(file.read(32))
+        except (OSError, ValueError):
+            continue
+        if value < least:
+            raise NotSupported(
+                f"user namespaces are disabled on this system ({path} is {value})",
+                hint=f"ask the administrator to set {path[10:].replace('/', '.')}",
+            )
