@@ -59,15 +59,19 @@ class _Ours:
 
     def getresponse(self) -> Any:
         used = self.sock
+        late = threading.Event()
         self._owner.track(used)
         # A timeout of the socket starts anew with every byte; this one does not.
-        timer = threading.Timer(self._owner.headers_s, _shut_down, [used])
+        timer = threading.Timer(self._owner.headers_s, _shut_down, [used, late])
         timer.daemon = True
         timer.start()
         try:
-            return super().getresponse()  # type: ignore[misc]
+            response = super().getresponse()  # type: ignore[misc]
         finally:
             timer.cancel()
+        if late.is_set():  # the end that we made looks to http.client like the end of the head
+            raise TimeoutError("timed out")
+        return response
 
     def close(self) -> None:
         self._owner.track(self.sock, gone=True)
@@ -79,7 +83,10 @@ class _PlainConnection(_Ours, HTTPConnection):
 
 
 class _TLSConnection(_Ours, HTTPSConnection):
-    pass
+    def connect(self) -> None:
+        super().connect()
+        if self.ssl_context is not None and self.ssl_context.verify_mode == ssl.CERT_NONE:
+            self.is_verified = True  # the configuration asked for it: urllib3 need not warn of each request
 
 
 class PlainPool(HTTPConnectionPool):
@@ -114,7 +121,8 @@ def proxy_for(scheme: str, host: str) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _shut_down(used: socket.socket | None) -> None:
+def _shut_down(used: socket.socket | None, late: threading.Event) -> None:
+    late.set()
     if used is not None:
         with suppress(OSError):
             used.shutdown(socket.SHUT_RDWR)

@@ -128,6 +128,8 @@ class Response:
             if self._cancelled.is_set():
                 raise Cancelled("cancelled") from None
             raise Lost(f"registry {self.origin.netloc}: {words(error)}") from None
+        if self._cancelled.is_set():  # the end may be of our making
+            raise Cancelled("cancelled")
 
     def read(self, limit: int, what: str) -> bytes:
         """The whole body of a small document.
@@ -294,7 +296,10 @@ class Transport:
             raw.close()
             if method not in {"GET", "HEAD"}:
                 raise Unavailable(f"registry {origin.netloc}: redirects a {method}")
-            url = urljoin(url, location)
+            try:
+                url = urljoin(url, location)
+            except ValueError:
+                raise Unavailable(f"registry {origin.netloc}: redirects to a broken address") from None
             target = self._origin_of(url)
             if origin.scheme == "https" and target.scheme != "https":
                 raise Unavailable(f"registry {origin.netloc}: redirects from https to http: refused")
