@@ -162,7 +162,14 @@ def _unregister(poll: select.poll, fd: int) -> None:
         return
 
 
-def foreground(pid: int, pipe: SignalPipe, ptmx_fd: int = -1, begin: Callable[[], None] | None = None) -> int:
+def foreground(
+    pid: int,
+    pipe: SignalPipe,
+    ptmx_fd: int = -1,
+    begin: Callable[[], None] | None = None,
+    *,
+    terminal: Callable[[int], Terminal] = Terminal,
+) -> int:
     """Stay until a child ends.
 
     Args:
@@ -170,6 +177,7 @@ def foreground(pid: int, pipe: SignalPipe, ptmx_fd: int = -1, begin: Callable[[]
         pipe: entered by the caller.
         ptmx_fd: the controlling end of its terminal, closed here; -1 when it has our stdio itself.
         begin: called once everything is ready, such as Container.start.
+        terminal: makes the relay for `ptmx_fd`.
 
     Returns:
         Its exit status, 128 + n for a death by signal n.
@@ -180,10 +188,10 @@ def foreground(pid: int, pipe: SignalPipe, ptmx_fd: int = -1, begin: Callable[[]
             if begin:
                 begin()
             return _stay(pid, pidfd, pipe, None)
-        with Terminal(ptmx_fd) as terminal:
+        with terminal(ptmx_fd) as relay:
             if begin:
                 begin()
-            return _stay(pid, pidfd, pipe, terminal)
+            return _stay(pid, pidfd, pipe, relay)
     finally:
         os.close(pidfd)
 
