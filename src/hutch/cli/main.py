@@ -22,10 +22,31 @@ COMMANDS = {
     "run": ("run", "Create and run a new container from an image"),
     "ps": ("ps", "List containers"),
     "rm": ("rm", "Remove one or more containers"),
+    "pull": ("pull", "Download an image from a registry"),
+    "images": ("images", "List images"),
+    "image inspect": ("image_inspect", "Show all that is known of one or more images"),
+    "image prune": ("image_prune", "Remove unused images"),
+    "rmi": ("rmi", "Remove one or more images"),
+    "tag": ("tag", "Give an image one more name"),
+    "history": ("history", "Show the steps that an image was made by"),
+    "login": ("login", "Authenticate to a registry"),
+    "logout": ("logout", "Forget the credentials for a registry"),
     "version": ("version", "Show what this is and what it runs on"),
     "info": ("info", "Show what hutch found on this system, and what it chose"),
 }
-ALIASES = {"container run": "run", "container ls": "ps", "container rm": "rm", "system info": "info"}
+ALIASES = {
+    "container run": "run",
+    "container ls": "ps",
+    "container rm": "rm",
+    "image ls": "images",
+    "image list": "images",
+    "image rm": "rmi",
+    "image pull": "pull",
+    "image tag": "tag",
+    "image history": "history",
+    "inspect": "image inspect",
+    "system info": "info",
+}
 _GROUPS = ("container", "image", "system", "volume")
 _EXAMPLES = """\
 Examples:
@@ -141,6 +162,7 @@ def _with_usage(error: HutchError, usage: str, name: str) -> HutchError:
 
 
 def _global_flags() -> tuple[Flag, ...]:
+    from hutch.cli.flags import Flag
 
     return (
         Flag("root", "dir", "where images, containers and volumes are kept"),

@@ -1,7 +1,8 @@
 """Tables and `--format`: the part of Go's text/template that Docker's users write.
 
-``{{.Name}}``, ``{{json .}}``, ``{{json .Labels}}``, ``{{.Labels.key}}``, ``{{len .X}}``, ``{{upper .X}}``, ``{{lower .X}}``,
-``{{join .X ","}}``, ``table {{.ID}}\\t{{.Names}}`` and the words ``json`` and ``table``. Control structures are refused.
+``{{.Name}}``, ``{{.Labels.key}}``, ``{{json .}}``, ``{{json .Labels}}``, ``{{len .X}}``, ``{{upper .X}}``, ``{{lower .X}}``,
+``{{join .X ","}}``, ``{{split .X ","}}``, ``table {{.ID}}\\t{{.Names}}``, and the words ``json`` and ``table``. Control
+structures are refused.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def parse_template(text: str) -> Callable[[Mapping[str, Any]], str]:
 
 def _action(text: str) -> Callable[[Mapping[str, Any]], str]:
     words = _words(text)
-    stages, stage = [], []
+    stages: list[list[str]] = []
+    stage: list[str] = []
     for word in [*words, "|"]:
         if word == "|":
             stages.append(stage)
@@ -187,6 +189,15 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def human_size(size: float) -> str:
+    """Bytes in Docker's words: four significant digits, powers of 1000 (``4.26MB``)."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.4g}{unit}"
+
+
 def ago(then: str, now_seconds: float) -> str:
     """How long ago an RFC 3339 time was, in Docker's words (``About a minute``, ``3 hours``)."""
     from calendar import timegm
@@ -208,3 +219,13 @@ def ago(then: str, now_seconds: float) -> str:
     if days < 60:
         return f"{days // 7} weeks"
     return f"{days // 30} months" if days < 730 else f"{days // 365} years"
+
+
+def human_size(size: int) -> str:
+    """Bytes in decimal units with three digits, as Docker writes them (``5.61MB``)."""
+    amount, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.3g}{unit}" if amount < 1000 else f"{amount:.0f}{unit}"
