@@ -30,6 +30,7 @@ class ImageFilter:
         self._patterns = patterns
 
     def __call__(self, image: Image) -> bool:
+        """Whether the image is listed."""
         if self._patterns and not self.names(image):
             return False
         return all(check(image) for check in self._checks)

@@ -219,13 +219,3 @@ def ago(then: str, now_seconds: float) -> str:
     if days < 60:
         return f"{days // 7} weeks"
     return f"{days // 30} months" if days < 730 else f"{days // 365} years"
-
-
-def human_size(size: int) -> str:
-    """Bytes in decimal units with three digits, as Docker writes them (``5.61MB``)."""
-    amount, unit = float(size), "B"
-    for larger in ("kB", "MB", "GB", "TB", "PB"):
-        if amount < 1000:
-            break
-        amount, unit = amount / 1000, larger
-    return f"{amount:.3g}{unit}" if amount < 1000 else f"{amount:.0f}{unit}"
