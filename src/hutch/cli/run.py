@@ -39,12 +39,10 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
             _reserve_cidfile(options.cidfile, undo)
         prepared = prepare(engine, options, console=console, undo=undo)
         for warning in prepared.warnings:
-            print(f"hutch: warning: {warning}", file=sys.stderr)
-        if narrator:
-            narrator.prepared(prepared)
+            _warn(warning)
         if given["dry_run"]:
             if narrator:
-                narrator.plan(engine, prepared)
+                narrator.plan(prepared.spec, prepared.directory.path, prepared.root_mounts)
             return 0
         if options.cidfile:
             _write(options.cidfile, prepared.directory.record.id)
@@ -56,8 +54,13 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
             options,
             undo,
             terminal=lambda ptmx_fd: DetachableTerminal(ptmx_fd, keys, interactive=options.interactive),
+            warn=_warn,
             explain=narrator.step if narrator else None,
         )
+
+
+def _warn(text: str) -> None:
+    print(f"hutch: warning: {text}", file=sys.stderr)
 
 
 def _console_size(options: RunOptions) -> tuple[int, int] | None:

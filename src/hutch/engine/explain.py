@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TextIO
 
     from hutch.runtime.steps import Step
+    from hutch.spec.runtime import Mount, Spec
 
 
 class Narrator:
@@ -19,6 +23,17 @@ class Narrator:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._count = 0
+
+    def plan(self, spec: Spec, bundle: str, root_mounts: Sequence[Mount]) -> None:
+        """Every step that create would take, from the same plan that it executes."""
+        from hutch.linux import caps
+        from hutch.runtime import init
+        from hutch.runtime.plan import make_plan
+
+        privileged = os.geteuid() == 0 and bool(caps.get().effective >> caps.BITS["CAP_SYS_ADMIN"] & 1)
+        plan = make_plan(spec, bundle=bundle, container_id="x", privileged=privileged, root_mounts=root_mounts)
+        for actor, step in plan.steps():
+            self.step(actor, step)
 
     def step(self, actor: str, step: Step) -> None:
         """One step, as it is about to run or would run."""

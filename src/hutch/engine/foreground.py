@@ -18,6 +18,7 @@ from hutch.runtime.state import now
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from hutch.engine.engine import Engine
     from hutch.engine.options import RunOptions
@@ -37,6 +38,7 @@ def run(
     undo: Undo,
     *,
     terminal: Callable[[int], Terminal],
+    warn: Callable[[str], None],
     explain: Explain | None = None,
 ) -> int:
     """Create, start and wait for the container; its record tells how it ended, or it is gone with --rm.
@@ -47,6 +49,7 @@ def run(
         options: interactive, tty and rm are read.
         undo: takes the container's files away again.
         terminal: makes the relay for a pseudo-terminal's descriptor.
+        warn: told what is not as asked for and no reason to fail.
         explain: told of each step.
 
     Returns:
@@ -56,7 +59,7 @@ def run(
         HutchError: it could not be created or started; exit_code is 126 or 127 when the command is to blame.
     """
     set_child_subreaper(True)
-    run_once = _Run(engine, prepared, options, undo)
+    run_once = _Run(engine, prepared, options, undo, warn)
     with SignalPipe() as pipe, Guardian(run_once.clean_up_after_death):
         try:
             return run_once.to_the_end(pipe, terminal, explain)
@@ -68,23 +71,21 @@ def run(
 
 
 class _Run:
-    def __init__(self, engine: Engine, prepared: Prepared, options: RunOptions, undo: Undo) -> None:
+    def __init__(
+        self, engine: Engine, prepared: Prepared, options: RunOptions, undo: Undo, warn: Callable[[str], None]
+    ) -> None:
         self._engine, self._prepared, self._options, self._undo = engine, prepared, options, undo
+        self._warn = warn
         self._record = prepared.directory.record
         self._container: Container | None = None
 
     def to_the_end(self, pipe: SignalPipe, terminal: Callable[[int], Terminal], explain: Explain | None) -> int:
         console: tuple[Channel, Channel] | None = pair() if self._options.tty else None
         try:
-            container = self._create(console[1].fd if console else None, explain)
+            container = self._create(console[1].fileno() if console else None, explain)
             self._container = container
-            if console is None:
-                self._start(container)
-                status = foreground(container.pid, pipe)
-            else:
-                with terminal(_received(console[0])) as relay:
-                    self._start(container)
-                    status = foreground(container.pid, pipe, relay)
+            ptmx_fd = _received(console[0]) if console else -1
+            status = foreground(container.pid, pipe, ptmx_fd, lambda: self._start(container), terminal=terminal)
         finally:
             for channel in console or ():
                 channel.close()
@@ -106,6 +107,7 @@ class _Run:
                 console_socket=console_fd,
                 root_mounts=self._prepared.root_mounts,
                 explain=explain,
+                warn=self._warn,
             )
         finally:
             if stdin_fd:
@@ -179,7 +181,7 @@ def exit_code_of(error: ContainerSetupFailed) -> int:
     """Docker's status for a container that could not be set up: 127 no such command, 126 not executable, else 125."""
     import errno
 
-    if not error.step.startswith(("execute", "exec", "find")):
+    if not error.step.startswith(("execute", "find program")):
         return 125
     if error.errno in (errno.ENOENT, errno.ENOTDIR) or "not found" in str(error):
         return 127
@@ -198,7 +200,7 @@ class Guardian:
     def __init__(self, clean_up: Callable[[], None]) -> None:
         self._clean_up = clean_up
 
-    def __enter__(self) -> Guardian:
+    def __enter__(self) -> Self:
         read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC)
         self._pid = os.fork()
         if self._pid == 0:

@@ -77,7 +77,8 @@ def prepare(
     directory = engine.containers.create(options.name)
     undo.add(lambda: engine.containers.remove(directory))
     source = root_source(engine, options, directory, progress=progress)
-    undo.add(source.discard)
+    if source.discard:
+        undo.add(source.discard)
     warnings: list[str] = list(maps.warnings)
     with source.view() as view:
         user = resolve_user(options.user or source.settings.user, options.group_add, view)

@@ -7,7 +7,8 @@ import os
 from hutch.engine.image_settings import ImageSettings
 from hutch.engine.record import Record
 from hutch.engine.rootview import LayersView
-from hutch.errors import InvalidArgument
+from hutch.errors import InvalidArgument, NotSupported
+from hutch.snapshot import idmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from hutch.spec.runtime import Mount
 
 HOST_IMAGE = "@host"
-
-
-def _nothing() -> None:
-    return None
 
 
 class RootSource(Record):
@@ -46,7 +43,7 @@ class RootSource(Record):
     settings: ImageSettings = ImageSettings()
     image_id: str = ""
     chain_ids: tuple[str, ...] = ()
-    discard: Callable[[], None] = _nothing
+    discard: Callable[[], None] | None = None
 
     def view(self) -> LayersView:
         """A look into it; the caller closes it."""
@@ -69,8 +66,7 @@ def root_source(
     from hutch.engine.images import find_image
 
     found = find_image(engine, options.image, pull=options.pull, platform=options.platform, progress=progress)
-    container_id = directory.record.id
-    rootfs = engine.snapshots.prepare(container_id, found.chain_ids)
+    rootfs = engine.snapshots.prepare(directory.record.id, found.chain_ids)
     return RootSource(
         mounts=rootfs.mounts,
         layers=_layers(rootfs),
@@ -78,7 +74,7 @@ def root_source(
         settings=found.settings,
         image_id=found.image_id,
         chain_ids=found.chain_ids,
-        discard=lambda: engine.snapshots.remove(container_id),
+        discard=_discard(engine, directory),
     )
 
 
@@ -103,21 +99,49 @@ def _directory(engine: Engine, options: RunOptions, directory: ContainerDirector
 
 def _overlaid(engine: Engine, path: str, directory: ContainerDirectory) -> RootSource:
     """A directory under a throw-away overlay: what is written goes into the container's snapshot."""
-    container_id = directory.record.id
-    rootfs = engine.snapshots.over(container_id, path)
+    from hutch.snapshot.overlay import like, overlay_mount
+
+    if engine.snapshots.name != "overlay":
+        raise NotSupported(f"rootfs {path}:O: {engine.snapshotter_reason}")
+    if any(char in path for char in ":,\\"):
+        raise InvalidArgument(f"rootfs {path}: an overlay cannot have ':', ',' or '\\' in its path")
+    place = f"{engine.root}/snapshots/{directory.record.id}"
+    upper, work = f"{place}/upper", f"{place}/work"
+    user = in_any_user_namespace()
+    for made in (upper, work):
+        os.makedirs(made, 0o700)
+    like(path, upper)
     return RootSource(
-        mounts=rootfs.mounts,
-        layers=_layers(rootfs),
-        form=rootfs.whiteouts,
-        discard=lambda: engine.snapshots.remove(container_id),
+        mounts=(overlay_mount((path,), upper, work, user=user),),
+        layers=(upper, path),
+        form="user" if user else "trusted",
+        discard=_discard(engine, directory),
     )
 
 
 def _host(engine: Engine, directory: ContainerDirectory) -> RootSource:
-    return _overlaid(engine, "/", directory).replace(settings=_host_settings())
+    """The running system; the caller's shell is what runs in it unless something else is said."""
+    from hutch.snapshot.host import host_rootfs
 
-
-def _host_settings() -> ImageSettings:
-    """`@host` runs the caller's shell."""
+    if engine.snapshots.name != "overlay":
+        raise NotSupported(f"image {HOST_IMAGE}: {engine.snapshotter_reason}")
+    user = in_any_user_namespace()
+    rootfs = host_rootfs(engine.root, directory.record.id, user=user)
     shell = os.environ.get("SHELL", "")
-    return ImageSettings(cmd=(shell if shell.startswith("/") else "/bin/sh",))
+    return RootSource(
+        mounts=rootfs.mounts,
+        layers=("/",),
+        form="user" if user else "trusted",
+        settings=ImageSettings(cmd=(shell if shell.startswith("/") else "/bin/sh",)),
+        discard=_discard(engine, directory),
+    )
+
+
+def in_any_user_namespace() -> bool:
+    """Whether the container's mounts are made in a user namespace, its own or one around us."""
+    return idmap.needs_user_namespace() or idmap.in_user_namespace()
+
+
+def _discard(engine: Engine, directory: ContainerDirectory) -> Callable[[], None]:
+    container_id = directory.record.id
+    return lambda: engine.snapshots.remove(container_id)
