@@ -144,6 +144,9 @@ class V1Manager:
             InvalidArgument: the kernel or the specification refuses a value.
             PermissionDenied: a limit is asked for where this user may not set one.
         """
+        for directory in self._by_directory():
+            if not os.path.isdir(directory):
+                raise NotSupported(f"cgroup {directory}: it is gone")
         self._apply_devices(resources)
         if resources.get("memory", {}).get("checkBeforeUpdate"):
             self._check_memory(resources["memory"].get("limit", 0))
