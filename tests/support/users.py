@@ -84,7 +84,9 @@ def readable_python() -> str | None:
     for candidate in (os.path.realpath(sys.executable), "/usr/bin/python3", f"/usr/bin/python{_version()}"):
         probe = [candidate, "-I", "-c", "import sys, ctypes, ssl; print('%d.%d' % sys.version_info[:2])"]
         if os.geteuid() == 0:
-            probe = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *probe]
+            # Through a shell: setpriv itself still has the capability to look into directories when it executes.
+            shell = ["/bin/sh", "-c", 'exec "$0" "$@"']
+            probe = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *shell, *probe]
         done = subprocess.run(probe, capture_output=True, text=True, check=False, cwd="/")
         if done.returncode == 0 and done.stdout.strip() == _version():
             return candidate
