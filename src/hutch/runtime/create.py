@@ -94,7 +94,7 @@ def create(
     try:
         creation.prepare(systemd_cgroup=systemd_cgroup, privileged=privileged, console_socket=console_socket)
         creation.setup.no_pivot = no_pivot
-        creation.run(init.Options(stdio, preserve_fds, _filter(spec), explain=explain is not None))
+        creation.run(init.Options(stdio, preserve_fds, init.compiled_filter(spec), explain=explain is not None))
         container.record_init(creation.setup.init_pid)
     except BaseException:
         creation.undo()
@@ -114,16 +114,6 @@ def _check_console(spec: Spec, console_socket: int | None) -> None:
         raise InvalidConfig("process.terminal: a console socket is needed to hand the terminal over")
     if not terminal and console_socket is not None:
         raise InvalidConfig("a console socket was given, but process.terminal is not set")
-
-
-def _filter(spec: Spec) -> tuple[bytes, int, bool] | None:
-    profile = (spec.get("linux") or {}).get("seccomp")
-    if not profile:
-        return None
-    from hutch.runtime.seccomp import compile_profile
-
-    program = compile_profile(profile, architecture=os.uname().machine)
-    return program.code, program.flags, program.listener
 
 
 class _Creation:

@@ -15,7 +15,6 @@ import sys
 from hutch.linux import process as kernel_process
 from hutch.linux import seccomp
 from hutch.linux.paths import Root
-from hutch.linux.proc import Proc
 from hutch.runtime import console, credentials, handshake, trampoline
 from hutch.runtime.hooks import run_hooks
 from hutch.runtime.steps import Step
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from hutch.linux.seqpacket import Channel
     from hutch.runtime.plan import Plan
     from hutch.runtime.steps import Setup
-    from hutch.spec.runtime import Process
+    from hutch.spec.runtime import Process, Spec
 
 
 class Options:
@@ -52,6 +51,17 @@ class Options:
         self.explain = explain
 
 
+def compiled_filter(spec: Spec) -> tuple[bytes, int, bool] | None:
+    """The seccomp program of a configuration: code, flags, whether it has a listener; None without one."""
+    profile = (spec.get("linux") or {}).get("seccomp")
+    if not profile:
+        return None
+    from hutch.runtime.seccomp import compile_profile
+
+    program = compile_profile(profile, architecture=os.uname().machine)
+    return program.code, program.flags, program.listener
+
+
 def run_child(setup: Setup, plan: Plan, options: Options, channel: Channel) -> NoReturn:
     """Everything the child does, from the fork on. Never returns."""
     title = "start child"
@@ -60,7 +70,7 @@ def run_child(setup: Setup, plan: Plan, options: Options, channel: Channel) -> N
         setup.link = handshake.Child(channel)
         forget_signals()
         forbid_imports()
-        _arrange_descriptors(setup, options)
+        arrange_descriptors(setup, options)
         os.umask(0)
         title = _run("child", plan.child, setup, explain=options.explain)
         if not title:
@@ -122,7 +132,7 @@ def forbid_imports() -> None:
     sys.path_importer_cache.clear()
 
 
-def _arrange_descriptors(setup: Setup, options: Options) -> None:
+def arrange_descriptors(setup: Setup, options: Options) -> None:
     """0, 1 and 2 as asked for; close all others but ours and those to be preserved."""
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + options.preserve_fds) for fd in options.stdio]
     for number, fd in enumerate(high):
@@ -213,10 +223,10 @@ class _Ending:
     def build_early(self, setup: Setup) -> None:
         """While files of any size may still be written, and the label's procfs mounted."""
         code, flags, _ = self._options.filter or (b"", 0, False)
-        wait_fd = -1 if self._hooks_first else setup.fds["fifo"]
+        wait_fd = -1 if self._hooks_first else setup.fds.get("fifo", -1)
         attribute, label = credentials.exec_label(self._process)
         if label:
-            self._proc_fd = os.dup(Proc.new(subset_pid=True).fd)
+            self._proc_fd = os.dup(setup.proc.fd)  # made on the host: nothing of the container's covers it
         self._image_fd = trampoline.build(
             wait_fd=wait_fd,
             proc_fd=self._proc_fd,
@@ -256,7 +266,7 @@ class _Ending:
         restore_signals()
         kernel_process.close_range(3, kernel_process.ALL_DESCRIPTORS, kernel_process.CLOSE_RANGE_CLOEXEC)
         keep = [*range(3, 3 + self._options.preserve_fds)]
-        if not self._hooks_first:
+        if not self._hooks_first and "fifo" in setup.fds:
             keep.append(setup.fds["fifo"])
         if self._proc_fd >= 0:
             keep.append(self._proc_fd)

@@ -54,6 +54,7 @@ class _Request:
             systemd_cgroup=self.context.systemd_cgroup,
             no_pivot=options.on("no-pivot"),
             no_new_keyring=options.on("no-new-keyring"),
+            warn=self.context.warn,
         )
         if options.given("pid-file"):
             with _Doomed(container):

@@ -94,12 +94,13 @@ def inherited(preserve_fds: int, holder: Spec | dict[str, Process]) -> int:
 
     Args:
         preserve_fds: N.
-        holder: has the process under "process"; $LISTEN_FDS goes into its environment, for which it is pid 1.
+        holder: has the process under "process"; $LISTEN_FDS goes into its environment, for which it is pid 1
+            (sd_listen_fds(3): they are ours only if $LISTEN_PID says so).
 
     Raises:
         InvalidArgument: a descriptor that should be passed on is not open.
     """
-    listening = os.environ.get("LISTEN_FDS", "")
+    listening = os.environ.get("LISTEN_FDS", "") if os.environ.get("LISTEN_PID") == str(os.getpid()) else ""
     count = int(listening) if listening.isascii() and listening.isdigit() and len(listening) <= 4 else 0
     if count and "process" in holder:
         holder["process"].setdefault("env", []).extend([f"LISTEN_FDS={count}", "LISTEN_PID=1"])
