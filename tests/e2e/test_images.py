@@ -59,10 +59,12 @@ def test_tag_inspect_history_and_remove(hutch: Cli, registry: Registry, busybox_
     (document,) = json.loads(hutch("image", "inspect", "mine:2").stdout)
     assert document["RepoTags"] == sorted([name, "mine:2"])
     assert document["RepoDigests"] == [f"{registry.host}/cli/life@{busybox_image.digest}"]
-    assert document["Os"] == "linux" and document["Size"] > 100_000
+    assert document["Os"] == "linux"
+    assert document["Size"] > 100_000
     assert hutch("image", "inspect", "-f", "{{.Id}}", "mine:2").stdout.strip() == document["Id"]
     history = hutch("history", "--no-trunc", "mine:2").stdout.splitlines()
-    assert history[0].split()[0] == "IMAGE" and document["Id"] in history[1]
+    assert history[0].split()[0] == "IMAGE"
+    assert document["Id"] in history[1]
     assert hutch("rmi", "mine:2").stdout == "Untagged: mine:2\n"
     gone = hutch("image", "rm", name).stdout.splitlines()
     assert gone[0] == f"Untagged: {name}"
@@ -80,7 +82,8 @@ def test_prune_takes_dangling_images_and_with_all_the_unused(
     assert "Total reclaimed space: 0B" in hutch("image", "prune", "-f").stdout
     assert "add --force" in hutch.fails("image", "prune")
     done = hutch("image", "prune", "--all", "--force").stdout
-    assert "Untagged:" in done and "Total reclaimed space: 0B" not in done
+    assert "Untagged:" in done
+    assert "Total reclaimed space: 0B" not in done
     assert hutch("images", "-q").stdout == ""
 
 
