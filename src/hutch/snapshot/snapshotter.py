@@ -18,6 +18,21 @@ from hutch.spec.runtime import Mount
 
 
 @dataclass(frozen=True)
+class Part:
+    """One overlay of several that make up a root.
+
+    Attributes:
+        destination: where it is mounted, relative to the container's root.
+        upper: directory that gets what the container writes below it.
+        lowers: directories below that, top first.
+    """
+
+    destination: str
+    upper: str
+    lowers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Rootfs:
     """What a container's root is made of.
 
@@ -27,12 +42,14 @@ class Rootfs:
         upper: directory that gets what the container writes, in the form `whiteouts`; "" if the root is a plain copy.
         lowers: directories below it, top first; for `diff` and `commit`.
         whiteouts: how `upper` and `lowers` say that a file is gone (`hutch.snapshot.whiteouts`).
+        parts: all overlays, where there may be several (`@host`).
     """
 
     mounts: tuple[Mount, ...]
     upper: str = ""
     lowers: tuple[str, ...] = ()
     whiteouts: str = "trusted"
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
