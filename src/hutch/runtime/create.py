@@ -9,16 +9,16 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 
 from hutch.errors import ContainerSetupFailed, HutchError, InvalidConfig, NotSupported
 from hutch.linux import caps, process
 from hutch.linux.proc import Proc
 from hutch.linux.seqpacket import pair
-from hutch.runtime import config, credentials, handshake, init, namespaces
+from hutch.runtime import config, credentials, handshake, init, namespaces, spawn
 from hutch.runtime.container import Container
 from hutch.runtime.hooks import run_hooks
 from hutch.runtime.plan import make_plan
+from hutch.runtime.signals import SIGKILL
 from hutch.runtime.state import FIFO
 from hutch.runtime.steps import PARENT, Setup
 
@@ -201,7 +201,7 @@ class _Creation:
         """Fork, answer, and return when init has become the sealed image."""
         self._final = init.final_steps(self.setup, options)
         ours, theirs = pair()
-        pid = os.fork()
+        pid = self._fork()
         if not pid:
             ours.close()
             init.run_child(self.setup, self._plan, options, theirs)
@@ -215,6 +215,25 @@ class _Creation:
                 self._converse(parent)
             except BrokenPipeError:
                 raise self._killed(parent) from None
+
+    def _fork(self) -> int:
+        """Fork, into the cgroup where that can be."""
+        setup = self.setup
+        if setup.cgroup is None or self._container.record.systemd_cgroup:
+            return os.fork()
+        paths = dict(setup.cgroup.paths())
+        unified = paths.pop("", "")
+        if paths and not setup.privileged:
+            return os.fork()
+        setup.cgroups_v1 = list(dict.fromkeys(paths.values()))
+        setup.cgroup_by_parent = False
+        if not unified:
+            return os.fork()
+        pid = spawn.fork_into(unified)
+        if pid < 0:
+            setup.cgroup_by_parent = True
+            return os.fork()
+        return pid
 
     def _converse(self, parent: handshake.Parent) -> None:
         setup = self.setup
@@ -312,7 +331,7 @@ class _Creation:
             if fd >= 0:
                 _kill(fd)
         if self.setup.cgroup is not None:
-            self.setup.cgroup.kill(signal.SIGKILL)
+            self.setup.cgroup.kill(SIGKILL)
         for pid in (self.setup.child_pid, self.setup.init_pid):
             if pid:
                 _reap(pid)
@@ -326,7 +345,7 @@ class _Creation:
 
 def _kill(pidfd: int) -> None:
     try:
-        process.pidfd_send_signal(pidfd, signal.SIGKILL)
+        process.pidfd_send_signal(pidfd, SIGKILL)
     except ProcessLookupError:
         return
     poll = select.poll()

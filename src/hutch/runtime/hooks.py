@@ -11,12 +11,13 @@ import errno
 import fcntl
 import os
 import select
-import signal
 import time
 
 from hutch.errors import ContainerSetupFailed
 from hutch.linux import process
 from hutch.runtime import documents
+from hutch.runtime.entering import forget_signals, restore_signals
+from hutch.runtime.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _run(hook: Hook, state: bytes, title: str) -> None:
         os.close(out_read)
         os.close(pidfd)
     if not ended:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if not ended:
         raise ContainerSetupFailed(title, 0, path, f"timed out after {hook.get('timeout')} s")
@@ -89,10 +90,8 @@ def _run(hook: Hook, state: bytes, title: str) -> None:
 def _become(hook: Hook, stdin: int, output: int) -> None:
     """In the child: turn into the hook."""
     try:
-        for number in range(1, signal.NSIG):
-            if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) is not signal.SIG_DFL:
-                _default(number)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        forget_signals()
+        restore_signals()
         os.setsid()
         os.chdir("/")
         # 0, 1 or 2 may have been closed, and be these very pipes.
@@ -108,13 +107,6 @@ def _become(hook: Hook, stdin: int, output: int) -> None:
         os.write(2, os.strerror(error.errno or errno.EIO).lower().encode())
     finally:
         os._exit(127)
-
-
-def _default(number: int) -> None:
-    try:
-        signal.signal(number, signal.SIG_DFL)
-    except OSError:
-        return  # the C library's own real-time signals
 
 
 def _attend(pidfd: int, in_write: int, out_read: int, state: bytes, timeout_s: int | None) -> tuple[bytes, bool]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
-import signal
-import sys
 
 from hutch.linux import process as kernel_process
 from hutch.linux import seccomp
 from hutch.linux.paths import Root
 from hutch.runtime import console, credentials, handshake, trampoline
+from hutch.runtime.entering import close_others, forbid_imports, forget_signals, restore_signals
 from hutch.runtime.hooks import run_hooks
 from hutch.runtime.steps import Step
 
@@ -106,32 +105,6 @@ def _run_init(setup: Setup, plan: Plan, options: Options) -> str:
     return _run("init", [*plan.init, *final_steps(setup, options)], setup, explain=options.explain)
 
 
-# --- what every process that enters a container does first -------------------------------------------------------
-
-
-def forget_signals() -> None:
-    """Default dispositions, but SIGPIPE: writing to a parent that died shall be an error. Nothing blocked."""
-    signal.set_wakeup_fd(-1)
-    for number in range(1, 32):
-        if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def restore_signals() -> None:
-    """The two that Python ignores, and that a program would inherit ignored."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-
-
-def forbid_imports() -> None:
-    """From here on a module that is not loaded cannot be: neither ours by a slip, nor the container's."""
-    sys.path.clear()
-    sys.meta_path.clear()
-    sys.path_hooks.clear()
-    sys.path_importer_cache.clear()
-
-
 def arrange_descriptors(setup: Setup, options: Options) -> None:
     """0, 1 and 2 as asked for; close all others but ours and those to be preserved."""
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + options.preserve_fds) for fd in options.stdio]
@@ -143,16 +116,6 @@ def arrange_descriptors(setup: Setup, options: Options) -> None:
     close_others({*preserved, *ours})
     for fd in preserved:
         os.set_inheritable(fd, True)
-
-
-def close_others(keep: set[int]) -> None:
-    """Close every descriptor above 2 that is not in `keep`."""
-    first = 3
-    for fd in sorted(keep):
-        if fd > first:
-            kernel_process.close_range(first, fd - 1)
-        first = max(first, fd + 1)
-    kernel_process.close_range(first)
 
 
 # --- the end: identity, filter, program --------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from hutch.runtime import (
 )
 from hutch.runtime.hooks import run_hooks
 from hutch.runtime.rootfs_mounts import Request, clone_step, mount_step
+from hutch.runtime.spawn import join_v1
 from hutch.runtime.steps import CHILD, INIT, PARENT, Step
 
 TYPE_CHECKING = False
@@ -105,6 +106,7 @@ def make_plan(
 
     plan.child += credentials.oom_score(process)
     plan.child.append(Step("forbid tracing", "prctl(PR_SET_DUMPABLE, 0)", _not_dumpable))
+    plan.child.append(Step("join cgroups of v1", 'write("tasks", "0")', _join_v1, shell="echo 0 > tasks"))
     plan.child += noted
     if privileged:
         binds = [entry for entry in requests if entry.options.bind and not entry.options.remount]
@@ -219,7 +221,14 @@ def _answer(plan: Plan, spec: Spec, moves: list[Step]) -> None:
     placing = plan.answers[handshake.PLACE]
     if "user" in plan.namespaces.new:
         placing += namespaces.write_maps(spec)
-    placing.append(Step("join cgroup", 'write("cgroup.procs", CHILD)', _join_cgroup, shell="echo CHILD > cgroup.procs"))
+    placing.append(
+        Step(
+            "join cgroup",
+            'write("cgroup.procs", CHILD), if clone3(CLONE_INTO_CGROUP) did not',
+            _join_cgroup,
+            shell="echo CHILD > cgroup.procs",
+        )
+    )
     plan.answers[handshake.INIT] += moves
     resources = linux.get("resources") or {}
     names = ", ".join(name for name in resources if resources.get(name)) or "devices"  # type: ignore[misc]
@@ -232,6 +241,10 @@ def _answer(plan: Plan, spec: Spec, moves: list[Step]) -> None:
     plan.answers[handshake.HOST] += [*_hooks(spec, "prestart"), *_hooks(spec, "createRuntime")]
 
 
+def _join_v1(setup: Setup) -> None:
+    join_v1(setup.cgroups_v1)
+
+
 def _join_cgroup(setup: Setup) -> None:
-    if setup.cgroup is not None:
+    if setup.cgroup is not None and setup.cgroup_by_parent:
         setup.cgroup.add(setup.child_pid)

@@ -71,6 +71,8 @@ class Setup:
         deferred: descriptors of namespaces to join once the user namespace is.
         keep_fds: what the program shall find open besides 0, 1 and 2.
         cgroup: the parent's; None in a dry run.
+        cgroup_by_parent: whether the parent must still move the child into its cgroup.
+        cgroups_v1: directories of cgroup v1 that the child moves itself into.
         child_pid, init_pid: in the parent; 0 until known.
         privileged: whether the caller has the host's capabilities (real root).
         keeps_peers: mounts stay in the host's peer groups (rootfsPropagation shared).
@@ -87,6 +89,8 @@ class Setup:
         "addresses",
         "bundle",
         "cgroup",
+        "cgroup_by_parent",
+        "cgroups_v1",
         "child_pid",
         "container_id",
         "deferred",
@@ -126,6 +130,8 @@ class Setup:
         self.late_read_only: list[int] = []
         self.keep_fds: list[int] = []
         self.cgroup: CgroupManager | None = None
+        self.cgroup_by_parent = True
+        self.cgroups_v1: list[str] = []
         self.child_pid = self.init_pid = 0
         self.privileged = self.keeps_peers = False
         self.no_pivot = False
