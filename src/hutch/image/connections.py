@@ -70,6 +70,7 @@ class _Ours:
         finally:
             timer.cancel()
         if late.is_set():  # the end that we made looks to http.client like the end of the head
+            response.close()
             raise TimeoutError("timed out")
         return response
 
