@@ -283,12 +283,8 @@ class Applier:
         """Remove what an entry replaces."""
         status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
-            dir_fd = os.dup(dir_fd)
-            try:
-                self._parents.forget()
-                remove_tree(dir_fd, name)
-            finally:
-                os.close(dir_fd)
+            self._parents.forget(in_use=dir_fd)
+            remove_tree(dir_fd, name)
         else:
             os.unlink(name, dir_fd=dir_fd)
 

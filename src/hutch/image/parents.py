@@ -55,6 +55,7 @@ class Parents:
         self._lower = lower
         self._quota = quota
         self._held: dict[bytes, int] = {}
+        self._lingering = -1
         self._pending: dict[bytes, _Pending] = {}
 
     def get(self, path: bytes) -> int:
@@ -91,13 +92,25 @@ class Parents:
             os.close(old)
         return self._hold(path, fd)
 
-    def forget(self) -> None:
-        """Drop every descriptor: a link or a directory goes, and paths may mean something else from now on."""
+    def forget(self, in_use: int = -1) -> None:
+        """Drop every descriptor: a link or a directory goes, and paths may mean something else from now on.
+
+        Args:
+            in_use: one that the caller still works with; it is closed at the next occasion.
+        """
+        if self._lingering >= 0:
+            os.close(self._lingering)
+            self._lingering = -1
         for fd in self._held.values():
-            os.close(fd)
+            if fd == in_use:
+                self._lingering = fd
+            else:
+                os.close(fd)
         self._held.clear()
 
-    close = forget
+    def close(self) -> None:
+        """Close all descriptors."""
+        self.forget()
 
     def finish(self, set_xattrs: Callable[[int, dict[bytes, bytes]], None]) -> None:
         """Give every directory its mode, attributes and times, in the order of the archive."""
