@@ -7,10 +7,10 @@ nothing forks, so the list is whole; the signal then waits for each process unti
 from __future__ import annotations
 
 import os
-import signal as signals
 import time
 
 from hutch.errors import NotSupported, Unavailable
+from hutch.runtime import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
