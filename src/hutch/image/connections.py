@@ -34,8 +34,8 @@ class Owner(Protocol):
     def connect(self, host: str, port: int) -> socket.socket:
         """Dial."""
 
-    def track(self, used: socket.socket | None, *, gone: bool = False) -> None:
-        """Remember a socket that is in use, or forget it."""
+    def track(self, used: socket.socket) -> None:
+        """Remember a socket that is in use."""
 
 
 class _Ours:
@@ -62,7 +62,7 @@ class _Ours:
         late = threading.Event()
         self._owner.track(used)
         # A timeout of the socket starts anew with every byte; this one does not.
-        timer = threading.Timer(self._owner.headers_s, _shut_down, [used, late])
+        timer = threading.Timer(self._owner.headers_s, _give_up, [used, late])
         timer.daemon = True
         timer.start()
         try:
@@ -73,10 +73,6 @@ class _Ours:
             response.close()
             raise TimeoutError("timed out")
         return response
-
-    def close(self) -> None:
-        self._owner.track(self.sock, gone=True)
-        super().close()  # type: ignore[misc]
 
 
 class _PlainConnection(_Ours, HTTPConnection):
@@ -122,11 +118,16 @@ def proxy_for(scheme: str, host: str) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _shut_down(used: socket.socket | None, late: threading.Event) -> None:
+def shut_down(used: socket.socket) -> None:
+    """End a connection that another thread may be reading from, which then sees its end."""
+    with suppress(OSError):
+        # SSLSocket's own would take the TLS state away under the reader.
+        socket.socket.shutdown(used, socket.SHUT_RDWR)
+
+
+def _give_up(used: socket.socket, late: threading.Event) -> None:
     late.set()
-    if used is not None:
-        with suppress(OSError):
-            used.shutdown(socket.SHUT_RDWR)
+    shut_down(used)
 
 
 def certificate_problem(error: BaseException | None) -> str:

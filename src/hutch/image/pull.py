@@ -89,7 +89,7 @@ def pull(
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise
-            raise Internal(
+            raise Unavailable(
                 f"pull {reference.familiar()}: {os.strerror(error.errno or 0).lower()}",
                 hint="free some space ('hutch image prune'), then pull again",
             ) from None

@@ -21,13 +21,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
+from weakref import WeakSet
 
 import urllib3
 from urllib3.exceptions import HTTPError
 
 from hutch.errors import HutchError, InvalidArgument, RegistryUnavailable, Unavailable
 from hutch.image import hosts
-from hutch.image.connections import PlainPool, TLSPool, certificate_problem, printable, proxied_pool, proxy_for, words
+from hutch.image.connections import (
+    PlainPool,
+    TLSPool,
+    certificate_problem,
+    printable,
+    proxied_pool,
+    proxy_for,
+    shut_down,
+    words,
+)
 from hutch.image.registries import Registries
 
 CHUNK_BYTES = 256 << 10
@@ -177,7 +187,7 @@ class Transport:
         self._lock = threading.Lock()
         self._origins: dict[str, Origin] = {}
         self._pools: dict[Origin, urllib3.HTTPConnectionPool] = {}
-        self._sockets: set[socket.socket] = set()
+        self._sockets: WeakSet[socket.socket] = WeakSet()
 
     def origin(self, host: str) -> Origin:
         """Decide how to speak to ``host[:port]``, and remember it.
@@ -247,8 +257,7 @@ class Transport:
         self.cancelled.set()
         with self._lock:
             for each in self._sockets:
-                with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
+                shut_down(each)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -430,8 +439,7 @@ class Transport:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connected
 
-    def track(self, used: socket.socket | None, *, gone: bool = False) -> None:
-        """Remember a socket so that `cancel` can end it."""
-        if used is not None:
-            with self._lock:
-                (self._sockets.discard if gone else self._sockets.add)(used)
+    def track(self, used: socket.socket) -> None:
+        """Remember a socket, for as long as there is one, so that `cancel` can end it."""
+        with self._lock:
+            self._sockets.add(used)
