@@ -1,4 +1,4 @@
-"""Compile src/hutch/runtime/trampoline.c into src/hutch/runtime/trampoline_image.py.
+"""Compile the programs in C into modules of bytes: the runtime's trampoline, and the init of --init.
 
     python tools/build_trampoline.py            # needs gcc and aarch64-linux-gnu-gcc
 
@@ -12,8 +12,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "src/hutch/runtime/trampoline.c"
-IMAGE = SOURCE.with_name("trampoline_image.py")
+PACKAGE = Path(__file__).parent.parent / "src/hutch"
+SOURCE = PACKAGE / "runtime/trampoline.c"
+PROGRAMS = {SOURCE: "The trampoline's", PACKAGE / "engine/container_init.c": "The container init's"}
 COMPILERS = {"x86_64": "x86_64-linux-gnu-gcc", "aarch64": "aarch64-linux-gnu-gcc"}
 FLAGS = (
     "-Os -std=c11 -Wall -Wextra -Werror -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables -fno-pie "
@@ -22,12 +23,12 @@ FLAGS = (
 _PT_LOAD = 1
 
 
-def compile_image(machine: str) -> bytes:
-    """Return the loadable bytes of the trampoline for one machine, as `uname -m` names it."""
+def compile_image(machine: str, source: Path = SOURCE) -> bytes:
+    """Return the loadable bytes of a program for one machine, as `uname -m` names it."""
     extra = ["-fcf-protection=none"] if machine == "x86_64" else ["-mno-outline-atomics"]
     with tempfile.TemporaryDirectory() as directory:
         output = Path(directory, "trampoline")
-        subprocess.run([COMPILERS[machine], *FLAGS, *extra, "-o", output, SOURCE], check=True)
+        subprocess.run([COMPILERS[machine], *FLAGS, *extra, "-o", output, source], check=True)
         elf = bytearray(output.read_bytes())
     count = struct.unpack_from("<H", elf, 56)[0]
     for at in range(64, 64 + 56 * count, 56):
@@ -40,16 +41,17 @@ def compile_image(machine: str) -> bytes:
 
 
 def main() -> None:
-    """Write the module of images."""
-    lines = ['"""The trampoline\'s machine code; made by tools/build_trampoline.py from trampoline.c."""\n']
-    lines += ["# fmt: off", "IMAGES = {"]
-    for machine in COMPILERS:
-        image = compile_image(machine).hex()
-        lines.append(f'    "{machine}": bytes.fromhex(')
-        lines += [f'        "{image[at : at + 96]}"' for at in range(0, len(image), 96)]
-        lines.append("    ),")
-    lines.append("}\n")
-    IMAGE.write_text("\n".join(lines))
+    """Write the modules of images."""
+    for source, title in PROGRAMS.items():
+        lines = [f'"""{title} machine code; made by tools/build_trampoline.py from {source.name}."""\n']
+        lines += ["# fmt: off", "IMAGES = {"]
+        for machine in COMPILERS:
+            image = compile_image(machine, source).hex()
+            lines.append(f'    "{machine}": bytes.fromhex(')
+            lines += [f'        "{image[at : at + 96]}"' for at in range(0, len(image), 96)]
+            lines.append("    ),")
+        lines.append("}\n")
+        source.with_name(f"{source.stem}_image.py").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

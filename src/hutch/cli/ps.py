@@ -57,7 +57,7 @@ def _row(record: ContainerRecord, status: str, *, full: bool) -> dict[str, Any]:
 
 
 def _status(record: ContainerRecord, status: str, moment: float) -> str:
-    if status == "exited":
+    if status == "exited" and record.finished:
         return f"Exited ({record.exit_code}) {ago(record.finished, moment)} ago"
     if status in ("running", "paused") and record.started:
         return f"Up {ago(record.started, moment)}" + (" (Paused)" if status == "paused" else "")

@@ -16,9 +16,11 @@ from hutch.errors import AlreadyExists, InvalidArgument, NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from hutch.engine.options import RunOptions
+    from hutch.image.progress import Progress
 
 _EXAMPLE = """\
 hutch run --rm -it @host sh
@@ -37,7 +39,9 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
     with Undo() as undo:
         if options.cidfile:
             _reserve_cidfile(options.cidfile, undo)
-        prepared = prepare(engine, options, console=console, undo=undo)
+        prepared = prepare(
+            engine, options, console=console, undo=undo, pulling=lambda name: _pulling(name, quiet=given["quiet"])
+        )
         for warning in prepared.warnings:
             _warn(warning)
         if given["dry_run"]:
@@ -57,6 +61,15 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
             warn=_warn,
             explain=narrator.step if narrator else None,
         )
+
+
+def _pulling(name: str, *, quiet: bool) -> AbstractContextManager[Progress]:
+    """Say on standard error that an image is fetched: standard output is the container's."""
+    from hutch.cli.progress import pull_progress
+
+    if not quiet:
+        print(f"Unable to find image '{name}' locally", file=sys.stderr)
+    return pull_progress(sys.stderr, quiet=quiet)
 
 
 def _warn(text: str) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from hutch.runtime.steps import Step
-    from hutch.spec.runtime import Mount, Spec
+    from hutch.spec.runtime import Mount, Spec, State
 
 
 class Narrator:
@@ -27,13 +27,22 @@ class Narrator:
     def plan(self, spec: Spec, bundle: str, root_mounts: Sequence[Mount]) -> None:
         """Every step that create would take, from the same plan that it executes."""
         from hutch.linux import caps
+        from hutch.linux.proc import Proc
         from hutch.runtime import init
         from hutch.runtime.plan import make_plan
+        from hutch.runtime.steps import INIT, Setup
 
         privileged = os.geteuid() == 0 and bool(caps.get().effective >> caps.BITS["CAP_SYS_ADMIN"] & 1)
         plan = make_plan(spec, bundle=bundle, container_id="x", privileged=privileged, root_mounts=root_mounts)
         for actor, step in plan.steps():
             self.step(actor, step)
+        state: State = {"ociVersion": spec["ociVersion"], "id": "x", "status": "creating", "bundle": bundle}
+        setup = Setup(spec, container_id="x", bundle=bundle, rootfs=spec["root"]["path"], proc=Proc.new(), state=state)
+        setup.privileged = privileged
+        options = init.Options((0, 1, 2), 0, init.compiled_filter(spec), explain=False)
+        for step in init.final_steps(setup, options):
+            self.step(INIT, step)
+        setup.proc.close()
 
     def step(self, actor: str, step: Step) -> None:
         """One step, as it is about to run or would run."""

@@ -8,10 +8,16 @@ from hutch.errors import ImageNotFound, NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from hutch.engine.engine import Engine
     from hutch.image.image import Image
     from hutch.image.platform import Platform
     from hutch.image.progress import Progress
+
+    Pulling = Callable[[str], AbstractContextManager[Progress]]
+    """Called with the image's name when a pull begins; the progress it gives is told the rest."""
 
 
 class FoundImage(Record):
@@ -22,7 +28,7 @@ class FoundImage(Record):
     settings: ImageSettings
 
 
-def find_image(engine: Engine, text: str, *, pull: str, platform: str, progress: Progress | None) -> FoundImage:
+def find_image(engine: Engine, text: str, *, pull: str, platform: str, pulling: Pulling | None) -> FoundImage:
     """Get an image, pulling it if it is missing (or always, as `pull` says).
 
     Args:
@@ -30,7 +36,7 @@ def find_image(engine: Engine, text: str, *, pull: str, platform: str, progress:
         text: the user's name for it.
         pull: always, missing or never.
         platform: ``os/arch[/variant]``, or empty for this machine's.
-        progress: told of a pull.
+        pulling: what to tell of a pull.
 
     Raises:
         ImageNotFound: not here, and not to be pulled; and what `hutch.image.pull.pull` raises.
@@ -39,7 +45,7 @@ def find_image(engine: Engine, text: str, *, pull: str, platform: str, progress:
     wanted = _platform(platform)
     image = None if pull == "always" else _stored(engine, text, wanted, final=pull == "never")
     if image is None:
-        image = _pulled(engine, text, wanted, progress)
+        image = _pulled(engine, text, wanted, pulling)
     if image.config.os != "linux":
         raise NotSupported(f"image {text}: is for {image.config.os}, not for linux")
     settings = image_settings(image.config.config, image.config.architecture)
@@ -77,15 +83,19 @@ def _matches(have: Platform, wanted: Platform) -> bool:
     return same and (not wanted.variant or have.variant == wanted.variant)
 
 
-def _pulled(engine: Engine, text: str, wanted: Platform | None, progress: Progress | None) -> Image:
+def _pulled(engine: Engine, text: str, wanted: Platform | None, pulling: Pulling | None) -> Image:
+    from contextlib import nullcontext
+
     from hutch.image.pull import pull
     from hutch.image.reference import Reference
 
-    return pull(
-        Reference.parse(text),
-        store=engine.images,
-        layers=engine.snapshots,
-        registries=engine.registries,
-        platform=wanted,
-        progress=progress,
-    )
+    reference = Reference.parse(text, default_domain=engine.registries.default)
+    with pulling(text) if pulling else nullcontext() as progress:
+        return pull(
+            reference,
+            store=engine.images,
+            layers=engine.snapshots,
+            registries=engine.registries,
+            platform=wanted,
+            progress=progress,
+        )

@@ -24,7 +24,9 @@ def settle(engine: Engine, directory: ContainerDirectory) -> str:
         created, running, paused or exited.
     """
     if not directory.lock(wait=False):
-        return _runtime_status(engine, directory.record.id) or directory.record.status
+        status = _runtime_status(engine, directory.record.id)
+        # What has ended but is not recorded yet is still its runner's.
+        return status if status in ("running", "paused") else directory.record.status
     if directory.record.status != "exited" and (
         directory.record.started or _runtime_status(engine, directory.record.id)
     ):

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from hutch.engine.engine import Engine
+    from hutch.engine.images import Pulling
     from hutch.engine.options import RunOptions
     from hutch.engine.undo import Undo
     from hutch.engine.users import ContainerUser
-    from hutch.image.progress import Progress
     from hutch.spec.runtime import LinuxSeccomp, Mount, Spec
 
 HOST_FILES = (("/etc/hosts", "hosts"), ("/etc/hostname", "hostname"), ("/etc/resolv.conf", "resolv.conf"))
@@ -58,7 +58,7 @@ def prepare(
     *,
     console: tuple[int, int] | None,
     undo: Undo,
-    progress: Progress | None = None,
+    pulling: Pulling | None = None,
 ) -> Prepared:
     """Make everything that a container needs before it is created.
 
@@ -67,7 +67,7 @@ def prepare(
         options: checked.
         console: (rows, columns) of the caller's terminal.
         undo: gets a step for everything done.
-        progress: told of a pull.
+        pulling: what to tell of a pull.
 
     Raises:
         HutchError: see the parts.
@@ -76,7 +76,7 @@ def prepare(
     maps = id_maps(options, engine.facts)
     directory = engine.containers.create(options.name)
     undo.add(lambda: engine.containers.remove(directory))
-    source = root_source(engine, options, directory, progress=progress)
+    source = root_source(engine, options, directory, pulling=pulling)
     if source.discard:
         undo.add(source.discard)
     warnings: list[str] = list(maps.warnings)
@@ -194,7 +194,11 @@ def _attached(
     requests = storage.wanted_mounts(options, source.settings)
     attached = storage.attach(engine, requests, source, directory, undo)
     nodes = device_files.device_nodes(device_files.requested(options))
-    binds = tuple(device_files.device_binds(nodes)) if maps.uids else ()
+    binds = device_files.device_binds(nodes) if maps.uids else []
+    if options.init:
+        from hutch.engine.container_init import init_mount
+
+        binds.append(init_mount(directory.path, specgen.INIT_PATH))
     return {
         "devices": () if maps.uids else tuple(device for _, device in nodes),
         "mounts": MountFacts(
@@ -202,7 +206,7 @@ def _attached(
             tty_gid_mapped=maps.has_gid(5),
             files=tuple((destination, f"{directory.path}/{name}") for destination, name in HOST_FILES),
             attached=tuple(attached),
-            extra=binds,
+            extra=tuple(binds),
             uid_mappings=maps.uids,
             gid_mappings=maps.gids,
         ),

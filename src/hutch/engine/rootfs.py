@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hutch.engine.containers import ContainerDirectory
     from hutch.engine.engine import Engine
     from hutch.engine.options import RunOptions
-    from hutch.image.progress import Progress
+    from hutch.engine.images import Pulling
     from hutch.snapshot.snapshotter import Rootfs
     from hutch.spec.runtime import Mount
 
@@ -51,7 +51,7 @@ class RootSource(Record):
 
 
 def root_source(
-    engine: Engine, options: RunOptions, directory: ContainerDirectory, *, progress: Progress | None
+    engine: Engine, options: RunOptions, directory: ContainerDirectory, *, pulling: Pulling | None
 ) -> RootSource:
     """Find, and for an image pull and unpack, what the container's root will be.
 
@@ -65,7 +65,7 @@ def root_source(
         return _host(engine, directory)
     from hutch.engine.images import find_image
 
-    found = find_image(engine, options.image, pull=options.pull, platform=options.platform, progress=progress)
+    found = find_image(engine, options.image, pull=options.pull, platform=options.platform, pulling=pulling)
     rootfs = engine.snapshots.prepare(directory.record.id, found.chain_ids)
     return RootSource(
         mounts=rootfs.mounts,
