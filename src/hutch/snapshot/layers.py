@@ -34,8 +34,8 @@ _KEY = re.compile(r"\A[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}\Z")
 _MARKER = "layer.json"
 _MARKER_BYTES_MAX = 64 << 10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_TEMPORARY = ("layer", "gone", "volume", "probe")
-_UNLOCKED = ("volume", "probe")
+_TEMPORARY = ("layer", "gone", "volume", "probe", "load")
+_UNLOCKED = ("volume", "probe", "load")
 _UNLOCKED_AGE_S = 3600.0
 _SEPARATORS = frozenset(":,\\\n")
 
