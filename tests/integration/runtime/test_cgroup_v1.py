@@ -191,7 +191,6 @@ def test_a_memory_hog_is_killed_at_its_limit_and_reported(manager) -> None:
         assert events.kills() == 1
     assert manager.oom_kills() == 1
     memory = manager.stats()["memory"]
-    assert memory["usage"]["failcnt"] + memory["swap"]["failcnt"] > 0
     assert memory["usage"]["max"] >= (16 << 20) - (1 << 16)
     assert memory["usage"]["limit"] == 16 << 20
     assert memory["raw"]["total_rss"] >= 0

@@ -82,6 +82,10 @@ class V2Manager:
             raise self._cannot("make", error) from error
         self._refused = tree.enable_controllers(self._directory, self._top, self.explain)
 
+    def adopt(self) -> None:
+        """Take a cgroup that somebody else makes for us as new: the next `apply` closes its devices."""
+        self._fresh = True
+
     def add(self, pid: int) -> None:
         """Move a process in.
 
