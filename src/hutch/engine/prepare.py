@@ -19,7 +19,7 @@ from hutch.engine.record import Record
 from hutch.engine.rootfs import RootSource, root_source
 from hutch.engine.userns import IdMaps, id_maps
 from hutch.engine.users import resolve_user
-from hutch.errors import InvalidArgument, InvalidState
+from hutch.errors import InvalidArgument, InvalidState, NotSupported
 from hutch.runtime import documents
 
 TYPE_CHECKING = False
@@ -82,7 +82,7 @@ def prepare(
     warnings: list[str] = list(maps.warnings)
     with source.view() as view:
         user = resolve_user(options.user or source.settings.user, options.group_add, view)
-    _check_mapped(user, maps)
+    user = _mapped(user, options, maps)
     hostname = _hostname(options, directory.record.id)
     rootfs = source.path or f"{directory.path}/rootfs"
     resolved = specgen.Resolved(
@@ -123,11 +123,17 @@ def _environment(options: RunOptions) -> tuple[tuple[str, str | None], ...]:
     return tuple(resolve_env(options.env, os.environ).items())
 
 
-def _check_mapped(user: ContainerUser, maps: IdMaps) -> None:
-    """Fail now, with the reason, rather than in setuid(2)."""
+def _mapped(user: ContainerUser, options: RunOptions, maps: IdMaps) -> ContainerUser:
+    """The user as the id maps let it be; an id that they lack fails now, with the reason, rather than in setuid(2)."""
     host_id(user.uid, list(maps.uids))
+    if maps.single:  # setgroups(2) is denied: the groups stay the caller's own
+        if options.group_add:
+            raise NotSupported("--group-add: needs subordinate ids", hint="add ranges to /etc/subuid and /etc/subgid")
+        host_id(user.gid, list(maps.gids))
+        return user.replace(groups=())
     for gid in (user.gid, *user.groups):
         host_id(gid, list(maps.gids))
+    return user
 
 
 def _cgroup(options: RunOptions, engine: Engine, container_id: str) -> str:

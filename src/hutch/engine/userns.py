@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 
 
 class IdMaps(Record):
-    """Id maps of a container; both empty when it has no user namespace of its own."""
+    """Id maps of a container; both empty when it has no user namespace of its own.
+
+    Attributes:
+        single: only one id is mapped, and the kernel lets nobody set groups.
+    """
 
     uids: tuple[LinuxIDMapping, ...] = ()
     gids: tuple[LinuxIDMapping, ...] = ()
+    single: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -70,7 +75,7 @@ def id_maps(options: RunOptions, facts: HostFacts) -> IdMaps:
                 "--userns=keep-id: needs subordinate ids", hint="add ranges to /etc/subuid and /etc/subgid"
             )
         uids, gids = keep_ids(facts.euid, uids), keep_ids(facts.egid, gids)
-    return IdMaps(uids=tuple(uids), gids=tuple(gids))
+    return IdMaps(uids=tuple(uids), gids=tuple(gids), single=found.single)
 
 
 def _mappings(ranges: tuple[tuple[int, int, int], ...]) -> list[LinuxIDMapping]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from hutch.errors import InvalidConfig
 from hutch.linux import mount as kernel
@@ -76,7 +77,8 @@ def _attach_step(request: Request) -> Step:
             finish(setup, request, fd)
             return
         try:
-            target_fd = open_target(setup.inside, request.destination, directory=True)
+            directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+            target_fd = open_target(setup.inside, request.destination, directory=directory)
             try:
                 kernel.move_mount(fd, "", target_fd, "")
             finally:
