@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from tests.conftest import Roots
 from tests.support.cli import Cli
 from tests.support.host import requires
 from tests.support.images import Image
+from tests.support.programs import run
 from tests.support.registries import PASSWORD, USERNAME, Registry
 
 pytestmark = requires("root")
@@ -129,3 +133,40 @@ def test_login_keeps_what_pull_needs(
     assert hutch("logout", registry.host).stdout == f"Not logged in to {registry.host}\n"
     hutch("rmi", name)
     hutch.fails("pull", name)
+
+
+@pytest.mark.parametrize("kind", ["docker-archive", "oci-archive", "oci-dir"])
+def test_what_save_writes_load_reads_and_skopeo_too(
+    hutch: Cli, tmp_root: Roots, busybox_image: Image, kind: str
+) -> None:
+    archive = f"{tmp_root.base}/from-skopeo.tar"
+    busybox_image.copy_to(f"docker-archive:{archive}:busy:box")
+    assert hutch("load", "-i", archive).stdout == "Loaded image: busy:box\n"
+    identity = hutch("images", "-q", "--no-trunc").stdout.strip()
+    saved = f"{tmp_root.base}/saved"
+    hutch("save", "--format", kind, "-o", saved, "busy:box")
+    transport = {"docker-archive": "docker-archive", "oci-archive": "oci-archive", "oci-dir": "oci"}[kind]
+    shown = json.loads(run(["skopeo", "inspect", "--config", f"{transport}:{saved}"]).stdout)
+    assert shown["os"] == "linux"
+    hutch("rmi", "busy:box")
+    assert "Loaded image: busy:box" in hutch("load", "--input", saved).stdout
+    assert hutch("images", "-q", "--no-trunc").stdout.strip() == identity
+
+
+def test_import_makes_an_image_that_runs(hutch: Cli, tmp_root: Roots) -> None:
+    busybox = shutil.which("busybox")
+    assert busybox
+    tar = ["tar", "-C", os.path.dirname(busybox), "-c", "busybox"]
+    archive = subprocess.run(tar, check=True, capture_output=True).stdout
+    done = hutch("import", "-c", 'CMD ["/busybox", "echo", "hi"]', "-m", "by hand", "-", "imported", stdin=archive)
+    assert done.stdout.startswith("sha256:")
+    assert "by hand" in hutch("history", "imported").stdout
+    assert hutch("run", "--rm", "imported").stdout == "hi\n"
+    assert "not one of" in hutch.fails("import", "-c", "JUMP high", "-", stdin=archive)
+
+
+def test_load_refuses_what_is_no_archive(hutch: Cli, tmp_root: Roots) -> None:
+    assert "hutch: " in hutch.fails("load", stdin="this is not a tar" * 100)
+    assert "no such file" in hutch.fails("load", "-i", f"{tmp_root.base}/missing").lower()
+    assert "no such image" in hutch.fails("save", "-o", f"{tmp_root.base}/x", "missing")
+    assert not os.path.exists(f"{tmp_root.base}/x")
