@@ -69,8 +69,9 @@ def clone_root() -> Step:
 
 def _clone_root(setup: Setup) -> int:
     fd = kernel.open_tree(AT_FDCWD, setup.rootfs, kernel.OPEN_TREE_CLONE | AT_RECURSIVE)
-    if setup.privileged and not setup.keeps_peers:
-        kernel.mount_setattr(fd, "", AT_RECURSIVE, propagation=kernel.MS_SLAVE)
+    if setup.privileged:
+        # The root itself never stays a peer of the host's mount: pivot_root(".", ".") refuses a shared one.
+        kernel.mount_setattr(fd, "", 0 if setup.keeps_peers else AT_RECURSIVE, propagation=kernel.MS_SLAVE)
     return fd
 
 

@@ -15,7 +15,7 @@ from hutch.errors import HutchError
 from hutch.runtime.container import Container
 from hutch.runtime.create import create
 from tests.conftest import Roots
-from tests.support import oci
+from tests.support import leaks, oci
 
 
 @dataclasses.dataclass
@@ -38,6 +38,7 @@ class Box:
     """One bundle and the containers made of it."""
 
     def __init__(self, roots: Roots, cgroup: str) -> None:
+        self.cgroup = cgroup
         self.base, self.state_dir = roots.base, roots.state
         self.bundle = oci.make_bundle(f"{roots.base}/bundle", cgroup=cgroup)
         self.spec: Any = self.bundle.spec
@@ -72,6 +73,7 @@ class Box:
         """Create a container; the fixture deletes it."""
         if args:
             self.process["args"] = list(args)
+        self.linux["cgroupsPath"] = f"{self.cgroup}{len(self.living)}"
         container = create(
             self.spec,
             container_id=f"box{len(self.living)}",
@@ -114,9 +116,10 @@ def box(tmp_root: Roots, cgroup_parent: str) -> Iterator[Box]:
     """A bundle of busybox."""
     found = Box(tmp_root, f"{cgroup_parent}/box")
     yield found
-    for container in found.living:
+    for container in reversed(found.living):  # the first one's pid namespace may hold the others, our zombies
         with container:
             container.delete(force=True)
+        leaks.reap()
 
 
 @pytest.fixture
