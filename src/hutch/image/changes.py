@@ -93,7 +93,7 @@ def _expose(config: dict[str, Any], text: str) -> None:
             raise InvalidArgument(
                 f"change EXPOSE {word[:50]!r}: not a port, or a range of them, with an optional protocol"
             )
-        ports = {f"{port}/{match[3] or 'tcp'}": {} for port in range(first, last + 1)}
+        ports: dict[str, Any] = {f"{port}/{match[3] or 'tcp'}": {} for port in range(first, last + 1)}
         config["ExposedPorts"] = {**config.get("ExposedPorts", {}), **ports}
 
 

@@ -103,9 +103,11 @@ class TarReader:
         return self
 
     def __next__(self) -> Entry:
-        if self._left or self._padding:
-            self._skip(self._left + self._padding)
-            self._left = self._padding = 0
+        if self._left:
+            self._skip(self._left)
+        if self._padding and not self._skip_padding():
+            self._done = True
+        self._left = self._padding = 0
         block = self._header_block()
         if block is None:
             raise StopIteration
@@ -176,6 +178,19 @@ class TarReader:
             count -= self._end - self._position
             self._refill()
         self._position += count
+
+    def _skip_padding(self) -> bool:
+        """Skip to the next block; False if the archive ends before it, as umoci's do, which Go's reader takes."""
+        count = self._padding
+        while count > self._end - self._position:
+            count -= self._end - self._position
+            self._position = self._end
+            chunk = self._next_chunk()
+            if not chunk:
+                return False
+            self._chunk, self._view, self._position, self._end = chunk, memoryview(chunk), 0, len(chunk)
+        self._position += count
+        return True
 
     def _header_block(self) -> bytes | None:
         """The next header, its checksum verified; None at the end of the archive."""

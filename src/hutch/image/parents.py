@@ -31,11 +31,11 @@ _LOST = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class _Pending:
-    """Metadata that a directory gets at the end. Times may be unknown, for a parent no layer lists."""
+    """Metadata that a directory gets at the end; one that no layer lists is of the epoch, the same each time."""
 
     __slots__ = ("atime_nanos", "inode", "mode", "mtime_nanos", "xattrs")
 
-    def __init__(self, inode: int, mode: int, mtime_nanos: int | None, atime_nanos: int | None) -> None:
+    def __init__(self, inode: int, mode: int, mtime_nanos: int, atime_nanos: int | None) -> None:
         self.inode = inode
         self.mode = mode
         self.mtime_nanos = mtime_nanos
@@ -130,9 +130,8 @@ class Parents:
                 if pending.xattrs:
                     set_xattrs(fd, pending.xattrs)
                 os.fchmod(fd, pending.mode)
-                if pending.mtime_nanos is not None:
-                    atime = pending.mtime_nanos if pending.atime_nanos is None else pending.atime_nanos
-                    os.utime(fd, ns=(atime, pending.mtime_nanos))
+                atime = pending.mtime_nanos if pending.atime_nanos is None else pending.atime_nanos
+                os.utime(fd, ns=(atime, pending.mtime_nanos))
             finally:
                 if held is None:
                     os.close(fd)
@@ -140,7 +139,7 @@ class Parents:
     def _finish_root(self) -> None:
         """A layer that does not list its root leaves it as the layer below has it, else 0755."""
         below = self._lower.root()
-        pending = _Pending(os.fstat(self._root_fd).st_ino, 0o755, None, None)
+        pending = _Pending(os.fstat(self._root_fd).st_ino, 0o755, 0, 0)
         if below is not None:
             os.fchown(self._root_fd, below.st_uid, below.st_gid)
             pending.mode = stat.S_IMODE(below.st_mode)
@@ -238,7 +237,7 @@ class Parents:
         try:
             if opaque:
                 self._whiteouts.make_opaque(fd)
-            pending = _Pending(os.fstat(fd).st_ino, 0o755, None, None)
+            pending = _Pending(os.fstat(fd).st_ino, 0o755, 0, 0)
             found = None if opaque else self._lower.find(path)
             if found is not None:
                 lower_fd, last, status = found
