@@ -109,7 +109,7 @@ def _ignore(_: str) -> None:
 
 
 def _check_console(spec: Spec, console_socket: int | None) -> None:
-    terminal = bool((spec.get("process") or {}).get("terminal"))
+    terminal = bool(spec["process"].get("terminal"))
     if terminal and console_socket is None:
         raise InvalidConfig("process.terminal: a console socket is needed to hand the terminal over")
     if not terminal and console_socket is not None:
@@ -246,7 +246,7 @@ class _Creation:
             elif message.kind == handshake.LISTENER:
                 self._send_listener(message.number)
             elif message.kind == handshake.LIMITS:
-                limits = (setup.spec.get("process") or {}).get("rlimits") or []
+                limits = setup.spec["process"].get("rlimits") or []
                 credentials.raise_limits(limits, setup.init_pid, self._warn)
             for step in self._plan.answers.get(message.kind, ()):
                 self._perform(step)
@@ -297,7 +297,7 @@ class _Creation:
         """Hand a seccomp listener to the agent at listenerPath. OCI runtime-spec config-linux.md#seccomp."""
         from hutch.runtime.listener import send_listener
 
-        seccomp = (self.setup.spec.get("linux") or {}).get("seccomp") or {}
+        seccomp = self.setup.spec["linux"]["seccomp"]
         listener_fd = process.pidfd_getfd(self._init_fd, number)
         try:
             send_listener(seccomp, listener_fd, self.setup.init_pid, self.setup.state)

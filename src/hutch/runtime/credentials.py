@@ -49,7 +49,7 @@ def oom_score(spec_process: Process) -> list[Step]:
                 setup.warn(f"oomScoreAdj: {score}: not permitted, stays {current}")
 
     call = f'write("/proc/self/oom_score_adj", "{score}")'
-    return [Step("set oom score", call, action, shell=f"echo {score} > /proc/self/oom_score_adj")]
+    return [Step("set oom score", call, action, command=f"echo {score} > /proc/self/oom_score_adj")]
 
 
 def new_keyring(name: str) -> Step:
@@ -88,7 +88,7 @@ def scheduling(spec_process: Process) -> list[Step]:
         def schedule(_: Setup) -> None:
             process.set_scheduler(policy, flags=flags, **wanted)
 
-        steps.append(Step("set scheduler", f"sched_setattr({policy}, {wanted})", schedule, shell="chrt …"))
+        steps.append(Step("set scheduler", f"sched_setattr({policy}, {wanted})", schedule, command="chrt …"))
     priority = spec_process.get("ioPriority")
     if priority:
         io_class, level = priority["class"], priority.get("priority", 0)
@@ -96,7 +96,7 @@ def scheduling(spec_process: Process) -> list[Step]:
         def prioritise(_: Setup) -> None:
             process.ioprio_set(io_class, level)
 
-        steps.append(Step("set i/o priority", f"ioprio_set({io_class}, {level})", prioritise, shell="ionice …"))
+        steps.append(Step("set i/o priority", f"ioprio_set({io_class}, {level})", prioritise, command="ionice …"))
     return steps
 
 
@@ -106,14 +106,16 @@ def affinity(cpus: str) -> Step:
 
     wanted = parse_cpus(cpus, "process.execCPUAffinity")
     call = f"sched_setaffinity(0, {{{cpus}}})"
-    return Step("set cpu affinity", call, lambda _: process.sched_setaffinity(0, wanted), shell=f"taskset -c {cpus} …")
+    return Step(
+        "set cpu affinity", call, lambda _: process.sched_setaffinity(0, wanted), command=f"taskset -c {cpus} …"
+    )
 
 
 def personality(domain: str) -> Step:
     """linux.personality."""
     persona = {"LINUX": process.PER_LINUX, "LINUX32": process.PER_LINUX32}[domain]
     call = f"personality(PER_{domain})"
-    return Step("set personality", call, lambda _: _set_personality(persona), shell="setarch linux32 …")
+    return Step("set personality", call, lambda _: _set_personality(persona), command="setarch linux32 …")
 
 
 def _set_personality(persona: int) -> None:
@@ -150,7 +152,7 @@ def limits(spec_process: Process, raise_by_parent: Callable[[Setup], None]) -> l
             raise_by_parent(setup)
 
     calls = "; ".join(f"prlimit({entry['type']}, {entry['soft']}, {entry['hard']})" for entry in wanted)
-    return [Step("set resource limits", calls, action, shell="ulimit …")]
+    return [Step("set resource limits", calls, action, command="ulimit …")]
 
 
 def raise_limits(wanted: list[POSIXRlimit], pid: int, warn: Callable[[str], None]) -> None:
@@ -230,14 +232,14 @@ def identity(spec_process: Process) -> list[Step]:
             f"become user {uid}:{gid}",
             f"setgroups({groups}); setresgid({gid}, {gid}, {gid}); setresuid({uid}, {uid}, {uid})",
             become,
-            shell=f"setpriv --reuid={uid} --regid={gid} --groups={','.join(map(str, groups)) or 'none'} …",
+            command=f"setpriv --reuid={uid} --regid={gid} --groups={','.join(map(str, groups)) or 'none'} …",
         ),
         Step(
             "set capabilities",
             f"capset(effective={texts['effective']}, permitted={texts['permitted']}, "
             f"inheritable={texts['inheritable']}); prctl(PR_CAP_AMBIENT, {texts['ambient']})",
             set_caps,
-            shell="setpriv --bounding-set=… --inh-caps=… --ambient-caps=… …",
+            command="setpriv --bounding-set=… --inh-caps=… --ambient-caps=… …",
         ),
     ]
 
@@ -275,12 +277,12 @@ def _set_capabilities(setup: Setup, sets: Sets) -> None:
 
 
 def no_new_privileges() -> Step:
-    """noNewPrivileges."""
+    """The step for noNewPrivileges."""
     return Step(
         "set no_new_privs",
         "prctl(PR_SET_NO_NEW_PRIVS, 1)",
         lambda _: process.set_no_new_privs(),
-        shell="setpriv --no-new-privs …",
+        command="setpriv --no-new-privs …",
     )
 
 
@@ -348,7 +350,7 @@ def home_of(uid: int, root: Root) -> bytes:
 
 
 def enter_directory(root: Root, cwd: str) -> None:
-    """chdir to a directory of the container.
+    """Go to a directory of the container.
 
     Raises:
         OSError: as chdir(2); ELOOP for a magic link, ENOENT where the directory is not below the root: neither may

@@ -97,7 +97,9 @@ def steps(spec: Spec, *, bind: bool, early: bool) -> tuple[list[Step], list[Step
     then += [_link(name, target) for name, target in _LINKS]
     if os.path.exists("/proc/kcore"):
         then.append(_link("core", "/proc/kcore"))
-    then.append(Step("link /dev/ptmx", 'symlinkat("pts/ptmx", dev, "ptmx")', _ptmx, shell="ln -sf pts/ptmx /dev/ptmx"))
+    then.append(
+        Step("link /dev/ptmx", 'symlinkat("pts/ptmx", dev, "ptmx")', _ptmx, command="ln -sf pts/ptmx /dev/ptmx")
+    )
     return first, then
 
 
@@ -111,10 +113,10 @@ def _node(node: Node, *, bind: bool) -> Step:
     if bind and not stat.S_ISFIFO(node.mode):
         call = f'open_tree("{node.path}", OPEN_TREE_CLONE); move_mount(rootfs:{node.path})'
         shell = f'touch "$ROOTFS{node.path}"; mount --bind {node.path} "$ROOTFS{node.path}"'
-        return Step(title, call, lambda setup: _bind(setup, node), shell=shell)
+        return Step(title, call, lambda setup: _bind(setup, node), command=shell)
     call = f"mknodat(rootfs:{node.path}, {stat.S_IMODE(node.mode):#o}, {_text(node)})"
     shell = f'mknod -m {stat.S_IMODE(node.mode):o} "$ROOTFS{node.path}" {_text(node)}'
-    return Step(title, call, lambda setup: _make(setup, node), shell=shell)
+    return Step(title, call, lambda setup: _make(setup, node), command=shell)
 
 
 def _parent(setup: Setup, path: str) -> tuple[int, str]:
@@ -221,7 +223,7 @@ def _link(name: str, target: str) -> Step:
             os.close(dev_fd)
 
     return Step(
-        f"link /dev/{name}", f'symlinkat("{target}", dev, "{name}")', action, shell=f"ln -s {target} /dev/{name}"
+        f"link /dev/{name}", f'symlinkat("{target}", dev, "{name}")', action, command=f"ln -s {target} /dev/{name}"
     )
 
 

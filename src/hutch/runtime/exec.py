@@ -28,7 +28,7 @@ from hutch.linux.namespaces import KINDS, namespace_id, setns
 from hutch.linux.paths import Root
 from hutch.linux.proc import Proc
 from hutch.linux.seqpacket import pair
-from hutch.runtime import console, credentials, handshake, init
+from hutch.runtime import console, credentials, entering, handshake, init
 from hutch.runtime.signals import SIGKILL
 from hutch.runtime.steps import Setup
 
@@ -289,8 +289,8 @@ class _Entry:
         """Do everything, and end."""
         self.setup.link = link = handshake.Child(channel)
         try:
-            init.forget_signals()
-            init.forbid_imports()
+            entering.forget_signals()
+            entering.forbid_imports()
             init.arrange_descriptors(self.setup, self.options)
             os.umask(0)
             self._enter(link)

@@ -155,8 +155,8 @@ class _Ending:
         "_hooks_first",
         "_image_fd",
         "_options",
-        "_process",
         "_proc_fd",
+        "_process",
     )
 
     def __init__(self, setup: Setup, options: Options, *, no_new_privs: bool) -> None:
@@ -239,7 +239,7 @@ class _Ending:
         trampoline.execute(self._image_fd, setup.program, args, self._env)
 
     def _wait_and_run_hooks(self, setup: Setup) -> None:
-        """startContainer hooks run after `start` was asked for and before the program: here, not in the image."""
+        """The startContainer hooks run after `start` was asked for and before the program: here, not in the image."""
         setup.talk.close()
         setup.link = None
         if not os.read(setup.fds["fifo"], 1):

@@ -100,7 +100,7 @@ def _join(kind: str, path: str) -> Step:
 
     flag = FILES[kind] if kind != "pid" else "pid"
     call = f'setns(open("{path}"), CLONE_NEW{_FLAG[kind]})'
-    return Step(f"join {kind} namespace {path}", call, action, shell=f"nsenter --{_LONG[kind]}={path} … # {flag}")
+    return Step(f"join {kind} namespace {path}", call, action, command=f"nsenter --{_LONG[kind]}={path} … # {flag}")
 
 
 _FLAG = {
@@ -113,7 +113,7 @@ _LONG = {**{kind: kind for kind in KINDS}, "network": "net"}
 def make_user() -> Step:
     """The step that makes the user namespace."""
     return Step(
-        "create user namespace", "unshare(CLONE_NEWUSER)", lambda _: unshare(KINDS["user"]), shell="unshare --user …"
+        "create user namespace", "unshare(CLONE_NEWUSER)", lambda _: unshare(KINDS["user"]), command="unshare --user …"
     )
 
 
@@ -128,10 +128,10 @@ def make_rest(namespaces: Namespaces) -> list[Step]:
     names = "|".join(f"CLONE_NEW{_FLAG[kind]}" for kind in kinds)
     shell = "unshare " + " ".join(f"--{_LONG[kind]}" for kind in kinds) + " …"
     title = f"create namespaces {', '.join(kinds)}"
-    return [Step(title, f"unshare({names})", lambda _: _unshare(flags, kinds), shell=shell)]
+    return [Step(title, f"unshare({names})", lambda _: _unshare(flags, kinds), command=shell)]
 
 
-def _unshare(flags: int, kinds: list[str]) -> None:
+def _unshare(flags: int, kinds: Sequence[str]) -> None:
     try:
         unshare(flags)
     except OSError as problem:
@@ -165,7 +165,7 @@ def write_maps(spec: Spec) -> list[Step]:
             f"write {kind}_map",
             f'write("/proc/CHILD/{kind}_map", {text.strip()!r})',
             lambda setup: _write_map(setup, kind, mappings),
-            shell=f"echo '{text.strip()}' > /proc/CHILD/{kind}_map",
+            command=f"echo '{text.strip()}' > /proc/CHILD/{kind}_map",
         )
 
     return [step("gid", gids), step("uid", uids)]
@@ -184,12 +184,12 @@ def _write_map(setup: Setup, kind: str, mappings: Sequence[LinuxIDMapping]) -> N
 
 
 def _map_by_helper(kind: str, pid: int, mappings: Sequence[LinuxIDMapping]) -> None:
-    """newuidmap and newgidmap check /etc/subuid and /etc/subgid, which give an ordinary user his ranges."""
+    """Let newuidmap and newgidmap do it: they check /etc/subuid and /etc/subgid, which give an ordinary user his ranges."""
     name = _MAP_HELPERS[kind]
     program = next((f"{place}/{name}" for place in _HELPER_PLACES if os.access(f"{place}/{name}", os.X_OK)), "")
     if not program:
         raise NotSupported(f"{name}: not installed", hint="the package uidmap (shadow-utils) has it")
-    numbers = [str(entry[key]) for entry in mappings for key in ("containerID", "hostID", "size")]  # type: ignore[literal-required]
+    numbers = [str(entry[key]) for entry in mappings for key in ("containerID", "hostID", "size")]
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     try:
         actions = [(os.POSIX_SPAWN_DUP2, write_fd, 1), (os.POSIX_SPAWN_DUP2, write_fd, 2)]
@@ -237,7 +237,8 @@ def user_namespace(uids: Sequence[LinuxIDMapping], gids: Sequence[LinuxIDMapping
     """A user namespace with these maps and nobody in it, for an id-mapped mount.
 
     Args:
-        uids, gids: its maps; the caller needs CAP_SETUID and CAP_SETGID for them.
+        uids: its map; the caller needs CAP_SETUID for it.
+        gids: likewise, with CAP_SETGID.
 
     Returns:
         Its descriptor, the caller's to close.
@@ -287,7 +288,7 @@ def time_offsets(spec: Spec) -> list[Step]:
         process.set_dumpable(False)
 
     call = f'write("/proc/self/timens_offsets", {text.strip()!r})'
-    return [Step("set time offsets", call, action, shell="unshare --time --monotonic=… --boottime=…")]
+    return [Step("set time offsets", call, action, command="unshare --time --monotonic=… --boottime=…")]
 
 
 def names(spec: Spec) -> list[Step]:
@@ -306,4 +307,4 @@ def _name_step(call: str, name: str) -> Step:
         if getattr(libc, call)(data, len(data)) != 0:
             raise error()
 
-    return Step(f"set {call[3:]}", f'{call}("{name}")', action, shell=f"{call[3:]} {name}")
+    return Step(f"set {call[3:]}", f'{call}("{name}")', action, command=f"{call[3:]} {name}")

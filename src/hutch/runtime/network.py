@@ -26,7 +26,7 @@ def loopback() -> Step:
         with Netlink() as netlink:
             netlink.link_up("lo")
 
-    return Step("bring lo up", "RTM_NEWLINK(lo, IFF_UP)", action, shell="ip link set lo up")
+    return Step("bring lo up", "RTM_NEWLINK(lo, IFF_UP)", action, command="ip link set lo up")
 
 
 def devices(spec: Spec) -> tuple[list[Step], list[Step], list[Step]]:
@@ -49,7 +49,7 @@ def _note(name: str, new_name: str) -> Step:
             setup.addresses[new_name] = [f"{entry.text}/{entry.prefix}" for entry in found]
 
     return Step(
-        f"note addresses of network device {name}", f"RTM_GETADDR({name})", action, shell=f"ip addr show {name}"
+        f"note addresses of network device {name}", f"RTM_GETADDR({name})", action, command=f"ip addr show {name}"
     )
 
 
@@ -65,7 +65,7 @@ def _move(name: str, new_name: str) -> Step:
             os.close(netns_fd)
 
     call = f"RTM_NEWLINK({name}, IFLA_NET_NS_FD, IFLA_IFNAME={new_name})"
-    return Step(f"move network device {name}", call, action, shell=f"ip link set {name} netns INIT name {new_name}")
+    return Step(f"move network device {name}", call, action, command=f"ip link set {name} netns INIT name {new_name}")
 
 
 def _bring_up(name: str, new_name: str) -> Step:
@@ -79,5 +79,5 @@ def _bring_up(name: str, new_name: str) -> Step:
 
     title = f"bring network device {name} up"
     return Step(
-        title, f"RTM_NEWADDR({new_name}); RTM_NEWLINK({new_name}, IFF_UP)", action, shell=f"ip link set {new_name} up"
+        title, f"RTM_NEWADDR({new_name}); RTM_NEWLINK({new_name}, IFF_UP)", action, command=f"ip link set {new_name} up"
     )

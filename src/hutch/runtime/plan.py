@@ -1,7 +1,7 @@
 """From a configuration to the list of steps that make it so: pure, printed by a dry run, executed by create.
 
-Three actors take part (see handshake.py): the parent on the host, its child, and init in the container. The order of the
-lists is the order of execution; the parent's steps answer what the other two ask.
+Three actors take part (see handshake.py): the parent on the host, its child, and init in the container. The order of
+the lists is the order of execution; the parent's steps answer what the other two ask.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from hutch.runtime.steps import Setup
-    from hutch.spec.runtime import Mount, Process, Spec
+    from hutch.spec.runtime import Hook, Mount, Process, Spec
 
 _ASKS = {"wait for ids and cgroup": handshake.PLACE, "wait for limits and hooks": handshake.HOST}
 
@@ -106,7 +106,7 @@ def make_plan(
 
     plan.child += credentials.oom_score(process)
     plan.child.append(Step("forbid tracing", "prctl(PR_SET_DUMPABLE, 0)", _not_dumpable))
-    plan.child.append(Step("join cgroups of v1", 'write("tasks", "0")', _join_v1, shell="echo 0 > tasks"))
+    plan.child.append(Step("join cgroups of v1", 'write("tasks", "0")', _join_v1, command="echo 0 > tasks"))
     plan.child += noted
     if privileged:
         binds = [entry for entry in requests if entry.options.bind and not entry.options.remount]
@@ -172,7 +172,7 @@ def _into_namespaces(plan: Plan, spec: Spec) -> list[Step]:
     if new_user:
         steps.append(namespaces.make_user())
     steps.append(namespaces.place(new_user=new_user))
-    zero = all(namespaces.maps_zero(linux.get(name) or []) for name in ("uidMappings", "gidMappings"))
+    zero = all(namespaces.maps_zero(maps or []) for maps in (linux.get("uidMappings"), linux.get("gidMappings")))
     if "user" in spaces.paths or (new_user and zero):
         steps.append(namespaces.become_root())
     return [*steps, *namespaces.make_rest(spaces), *namespaces.time_offsets(spec)]
@@ -205,10 +205,10 @@ def _terminal(process: Process) -> Step:
 
 def _hooks(spec: Spec, kind: str) -> list[Step]:
     hooks = spec.get("hooks") or {}
-    entries = hooks.get(kind) or []
+    entries: list[Hook] = hooks.get(kind) or []  # type: ignore[assignment]
     if not entries:
         return []
-    paths = ", ".join(f'"{entry["path"]}"' for entry in entries)  # type: ignore[index]
+    paths = ", ".join(f'"{entry["path"]}"' for entry in entries)
 
     def action(setup: Setup) -> None:
         run_hooks(hooks, kind, setup.state)
@@ -226,12 +226,12 @@ def _answer(plan: Plan, spec: Spec, moves: list[Step]) -> None:
             "join cgroup",
             'write("cgroup.procs", CHILD), if clone3(CLONE_INTO_CGROUP) did not',
             _join_cgroup,
-            shell="echo CHILD > cgroup.procs",
+            command="echo CHILD > cgroup.procs",
         )
     )
     plan.answers[handshake.INIT] += moves
     resources = linux.get("resources") or {}
-    names = ", ".join(name for name in resources if resources.get(name)) or "devices"  # type: ignore[misc]
+    names = ", ".join(name for name in resources if resources.get(name)) or "devices"
 
     def limit(setup: Setup) -> None:
         if setup.cgroup is not None:

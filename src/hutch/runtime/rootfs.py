@@ -55,7 +55,7 @@ def isolate(spec: Spec) -> Step:
         kernel.mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, propagation=flag)
 
     call = f'mount_setattr("/", AT_RECURSIVE, propagation=MS_{word})'
-    return Step("cut mount propagation", call, action, shell=f"mount --make-r{word.lower()} /")
+    return Step("cut mount propagation", call, action, command=f"mount --make-r{word.lower()} /")
 
 
 def clone_root() -> Step:
@@ -85,7 +85,7 @@ def attach() -> Step:
         attach_root(setup, fd)
 
     call = "open_tree(ROOTFS, OPEN_TREE_CLONE|AT_RECURSIVE); move_mount(ROOTFS)"
-    return Step("attach root file system", call, action, shell="mount --rbind $ROOTFS $ROOTFS")
+    return Step("attach root file system", call, action, command="mount --rbind $ROOTFS $ROOTFS")
 
 
 def attach_root(setup: Setup, mount_fd: int) -> None:
@@ -95,13 +95,25 @@ def attach_root(setup: Setup, mount_fd: int) -> None:
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), setup.rootfs)
         place_fd = setup.fds.get("rootfs", -1)
         if place_fd < 0 or setup.privileged:
-            place_fd = os.open(setup.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            place_fd = _place(setup)
         kernel.move_mount(mount_fd, "", place_fd, "")
         os.close(place_fd)
     except BaseException:
         os.close(mount_fd)
         raise
     setup.root = Root(mount_fd)
+
+
+def _place(setup: Setup) -> int:
+    """Where to attach the root: at root.path, or, where its new ids may not walk the engine's 0700 directories, on "/".
+
+    The namespace is ours alone and what is below goes away with pivot_root, so any directory will do.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(setup.rootfs, flags)
+    except PermissionError:
+        return os.open("/", flags)
 
 
 # --- pivot_root --------------------------------------------------------------------------------------------------
@@ -111,9 +123,9 @@ def pivot(*, no_pivot: bool) -> Step:
     """Make the container's root the root, and let go of the host's."""
     if no_pivot:
         call = 'fchdir(root); mount(".", "/", MS_MOVE); chroot(".")'
-        return Step("move root file system to /", call, _move_root, shell="mount --move . /; chroot .")
+        return Step("move root file system to /", call, _move_root, command="mount --move . /; chroot .")
     call = 'fchdir(root); pivot_root(".", "."); umount2(".", MNT_DETACH); chdir("/")'
-    return Step("pivot_root", call, _pivot_root, shell="cd $ROOTFS; pivot_root . .; umount -l .")
+    return Step("pivot_root", call, _pivot_root, command="cd $ROOTFS; pivot_root . .; umount -l .")
 
 
 def _pivot_root(setup: Setup) -> None:
@@ -125,9 +137,9 @@ def _pivot_root(setup: Setup) -> None:
 
 
 def _move_root(setup: Setup) -> None:
-    """For an initramfs, whose root cannot be pivoted. What else is mounted on the host is taken away first:
+    """For an initramfs, whose root cannot be pivoted. What else is mounted on the host is taken away first.
 
-    chroot alone is no boundary, and a process that broke out of it would find the host's mounts.
+    Chroot alone is no boundary, and a process that broke out of it would find the host's mounts.
     """
     here = os.readlink(setup.proc.self_path(setup.inside.fd), dir_fd=setup.proc.fd)
     for entry in reversed(mountinfo()):
@@ -214,7 +226,7 @@ def _mask(path: str, covers: _Covers) -> Step:
                 os.close(cover_fd)
 
     call = f"open_tree(cover, OPEN_TREE_CLONE); move_mount({path})"
-    return Step(f"mask {path}", call, action, shell=f"mount --bind /dev/null {path}")
+    return Step(f"mask {path}", call, action, command=f"mount --bind /dev/null {path}")
 
 
 def read_only_paths(spec: Spec) -> list[Step]:
@@ -240,7 +252,7 @@ def _read_only_path(path: str) -> Step:
                 os.close(copy_fd)
 
     call = f"open_tree({path}, OPEN_TREE_CLONE|AT_RECURSIVE); mount_setattr(ro); move_mount({path})"
-    return Step(f"make {path} read-only", call, action, shell=f"mount --rbind -o ro {path} {path}")
+    return Step(f"make {path} read-only", call, action, command=f"mount --rbind -o ro {path} {path}")
 
 
 def sysctls(spec: Spec) -> list[Step]:
@@ -253,7 +265,7 @@ def sysctls(spec: Spec) -> list[Step]:
             f"set sysctl {key}",
             f'write("/proc/{path}", "{value}")',
             lambda setup: setup.proc.write(path, value),
-            shell=f"sysctl -w {key}={value}",
+            command=f"sysctl -w {key}={value}",
         )
 
     return [step(key, value) for key, value in ((spec.get("linux") or {}).get("sysctl") or {}).items()]
@@ -283,12 +295,14 @@ def finish_root(spec: Spec) -> list[Step]:
             kernel.mount_setattr(setup.inside.fd, "", propagation=flag)
 
         call = f'mount_setattr("/", propagation=MS_{name.upper()})'
-        steps.append(Step(f"make / {name}", call, propagate, shell=f"mount --make-{name} /"))
-    if (spec.get("root") or {}).get("readonly"):
+        steps.append(Step(f"make / {name}", call, propagate, command=f"mount --make-{name} /"))
+    if spec["root"].get("readonly"):
 
         def read_only(setup: Setup) -> None:
             kernel.mount_setattr(setup.inside.fd, "", attr_set=_RO)
             verify_read_only(setup.inside.fd, "/")
 
-        steps.append(Step("make / read-only", 'mount_setattr("/", ro)', read_only, shell="mount -o remount,bind,ro /"))
+        steps.append(
+            Step("make / read-only", 'mount_setattr("/", ro)', read_only, command="mount -o remount,bind,ro /")
+        )
     return steps

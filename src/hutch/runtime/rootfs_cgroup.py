@@ -85,7 +85,7 @@ def mount_step(request: Request, *, namespaced: bool) -> Step:
         call = f'fsopen("cgroup") for each hierarchy; fsmount; move_mount(rootfs:{request.destination}/…)'
     else:
         call = f"open_tree(own cgroup, OPEN_TREE_CLONE) for each hierarchy; move_mount(rootfs:{request.destination}/…)"
-    return Step(request.title, call, action, shell=request.shell_text())
+    return Step(request.title, call, action, command=request.shell_text())
 
 
 def _attach(setup: Setup, request: Request, fd: int, target_fd: int) -> None:

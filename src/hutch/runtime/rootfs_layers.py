@@ -88,7 +88,7 @@ def _attach_step(request: Request) -> Step:
             os.close(fd)
 
     title = f"{request.title} of rootfs"
-    return Step(title, f"move_mount(rootfs:{request.destination})", action, shell=request.shell_text())
+    return Step(title, f"move_mount(rootfs:{request.destination})", action, command=request.shell_text())
 
 
 def make(setup: Setup, request: Request) -> int:
@@ -112,9 +112,8 @@ def _make_overlay(setup: Setup, request: Request) -> int:
     fds: list[int] = []
     try:
         lower_fds = [_layer(path, userns_fd, fds) for path in lower]
-        other_fds = {name: path for name, path in others.items()}
         try:
-            return _by_descriptors(request, lower_fds, _open_upper(other_fds, userns_fd, fds), rest)
+            return _by_descriptors(request, lower_fds, _open_upper(others, userns_fd, fds), rest)
         except OSError as error:
             # Layers by descriptor are of Linux 6.13; before that the kernel does not know the parameter.
             if error.errno != errno.EINVAL or not _is_about_parameters(error):

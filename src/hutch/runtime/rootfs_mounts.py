@@ -57,7 +57,7 @@ class Request:
         if self.fstype in ("bind", "none", ""):
             # "bind" as a type is what others' configurations use; without a type there is only binding.
             self.options.bind = self.options.bind or not self.options.remount
-        if self.fstype in ("rbind",):
+        if self.fstype == "rbind":
             self.options.bind = self.options.recursive = True
         self.source = mount.get("source") or ""
         if self.options.bind:
@@ -171,7 +171,7 @@ def mount_step(request: Request) -> Step:
         else:
             perform(setup, request)
 
-    return Step(request.title, request.attach_text(), action, shell=request.shell_text())
+    return Step(request.title, request.attach_text(), action, command=request.shell_text())
 
 
 def perform(setup: Setup, request: Request) -> None:

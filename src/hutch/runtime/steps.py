@@ -32,11 +32,11 @@ class Step:
 
     __slots__ = ("_action", "_call", "_shell", "title")
 
-    def __init__(self, title: str, call: str, action: Callable[[Setup], None], *, shell: str | None = None) -> None:
+    def __init__(self, title: str, call: str, action: Callable[[Setup], None], *, command: str | None = None) -> None:
         """Args are the texts below and what does it, given the Setup."""
         self.title = title
         self._call = call
-        self._shell = shell
+        self._shell = command
         self._action = action
 
     def describe(self) -> str:
