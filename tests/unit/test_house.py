@@ -75,7 +75,7 @@ def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def test_no_module_calls_what_follows_links_or_crosses_mounts():
+def test_no_module_calls_what_follows_links_or_crosses_mounts() -> None:
     found = [
         f"{short(path)}:{node.lineno}: {name}: {BANNED_CALLS[name]}"
         for path in MODULES
@@ -85,7 +85,7 @@ def test_no_module_calls_what_follows_links_or_crosses_mounts():
     assert found == []
 
 
-def test_no_module_starts_a_shell():
+def test_no_module_starts_a_shell() -> None:
     found = [
         f"{short(path)}:{node.lineno}"
         for path in MODULES
@@ -100,7 +100,7 @@ def _is_false(value: ast.expr) -> bool:
     return isinstance(value, ast.Constant) and value.value is False
 
 
-def test_no_module_imports_what_runs_what_it_reads():
+def test_no_module_imports_what_runs_what_it_reads() -> None:
     found = [
         f"{short(path)}: {name}: {BANNED_IMPORTS[name.partition('.')[0]]}"
         for path in MODULES
@@ -110,17 +110,17 @@ def test_no_module_imports_what_runs_what_it_reads():
     assert found == []
 
 
-def test_modules_are_short():
+def test_modules_are_short() -> None:
     long = {short(path): lines for path in MODULES if (lines := path.read_text().count("\n")) >= MAX_LINES}
     assert long == {}
 
 
-def test_package_init_files_are_empty():
+def test_package_init_files_are_empty() -> None:
     full = [short(path) for path in SOURCE.glob("*/**/__init__.py") if path.read_bytes()]
     assert full == []
 
 
-def test_annotations_are_strings_everywhere():
+def test_annotations_are_strings_everywhere() -> None:
     found = [
         short(path)
         for path in MODULES
@@ -137,7 +137,7 @@ def tracked() -> list[Path]:
     return [path for part in ("src", "tests", "docs", "scripts") for path in (CHECKOUT / part).rglob("*.*")]
 
 
-def test_no_file_names_the_place_it_was_written_in():
+def test_no_file_names_the_place_it_was_written_in() -> None:
     found = []
     for path in tracked():
         if path == Path(__file__).resolve():
@@ -159,9 +159,9 @@ def loaded_by(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("module", [name for name in START_UP if not name.endswith("__init__")])
-def test_the_start_up_path_imports_only_what_is_cheap(module):
+def test_the_start_up_path_imports_only_what_is_cheap(module: str) -> None:
     assert loaded_by(module) <= CHEAP
 
 
-def test_the_import_budget_would_notice():
+def test_the_import_budget_would_notice() -> None:
     assert not loaded_by("json") <= CHEAP
