@@ -364,7 +364,8 @@ def test_import_makes_an_image_of_a_tree(engine: Engine, second: Engine, tmp_roo
 
 
 @pytest.mark.parametrize(
-    "change", ["RUN true", "FROM x", "CMD", "EXPOSE 0", "EXPOSE x", "ENV =x", "LABEL 'open", "HEALTHCHECK --x=1 CMD a"]
+    "change",
+    ["RUN true", "FROM x", "CMD", "EXPOSE 0", "EXPOSE x", "ENV =x", "LABEL 'open", "HEALTHCHECK --x=1 CMD a", "USER"],
 )
 def test_import_refuses_other_changes(engine: Engine, tmp_root: Roots, change: str):
     with pytest.raises(InvalidArgument, match="change"):

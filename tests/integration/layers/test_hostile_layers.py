@@ -1,4 +1,4 @@
-"""Layers that try to leave their directory, lie about metadata or reinterpret what lies below (security.md D1-D6, D12, D14)."""
+"""Layers that try to leave their directory, lie about metadata or reinterpret what lies below: rows D1-D6, D12, D14."""
 
 from __future__ import annotations
 
