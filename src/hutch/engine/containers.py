@@ -38,6 +38,7 @@ class ContainerRecord:
         image: what the user called it; image_id and chain_ids are what that was.
         exit_code: of the last run, -1 before one.
         error: why it could not be run, in one line.
+        first_id: of its private range of ids, 0 if it has none.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class ContainerRecord:
         "created",
         "error",
         "exit_code",
+        "first_id",
         "finished",
         "id",
         "image",
@@ -72,6 +74,7 @@ class ContainerRecord:
         self.volumes: list[str] = []
         self.auto_remove = self.oom_killed = False
         self.exit_code = -1
+        self.first_id = 0
         self.error = ""
 
     @classmethod

@@ -81,9 +81,15 @@ class Engine:
 
             self._images = ImageStore(
                 ContentStore(f"{self.root}/content"), layers=self.snapshots, uses=self._uses,
-                default_domain=self.registries.default,
+                default_domain=self._default_domain(),
             )  # fmt: skip
         return self._images
+
+    def _default_domain(self) -> str:
+        """The registry of a name without one; importing what reads the configuration costs more than a container."""
+        from hutch.image.reference import DEFAULT_DOMAIN
+
+        return self.registries.default if self.configuration.get("registries") else DEFAULT_DOMAIN
 
     @property
     def registries(self) -> Registries:

@@ -120,6 +120,10 @@ def _remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: boo
     engine.snapshots.remove(record.id)
     if volumes or record.auto_remove:
         remove_volumes(engine, record.volumes)
+    if record.first_id:
+        from hutch.engine import idranges
+
+        idranges.give_back(engine.root, record.first_id, record.id)
     engine.containers.remove(directory)
 
 

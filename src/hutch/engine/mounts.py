@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hutch.engine.mountspec import MountRequest
     from hutch.engine.options import RunOptions
-    from hutch.spec.runtime import LinuxIDMapping, Mount
+    from hutch.spec.runtime import Mount
 
 DEFAULT_SHM = 64 << 20
 _TTY_GID = 5
@@ -45,7 +45,6 @@ class MountFacts(Record):
         files: destination → host path of the engine's files.
         attached: the user's mounts.
         extra: further mounts, as they are.
-        uid_mappings, gid_mappings: of the container's user namespace.
     """
 
     userns: bool = False
@@ -53,8 +52,6 @@ class MountFacts(Record):
     files: tuple[tuple[str, str], ...] = ()
     attached: tuple[Attached, ...] = ()
     extra: tuple[Mount, ...] = ()
-    uid_mappings: tuple[LinuxIDMapping, ...] = ()
-    gid_mappings: tuple[LinuxIDMapping, ...] = ()
 
 
 def mount_list(options: RunOptions, facts: MountFacts) -> list[Mount]:
@@ -70,7 +67,7 @@ def mount_list(options: RunOptions, facts: MountFacts) -> list[Mount]:
     for mount in facts.extra:
         by_destination[mount["destination"]] = mount
     for attached in facts.attached:
-        by_destination[attached.request.target] = _user_mount(attached, facts)
+        by_destination[attached.request.target] = _user_mount(attached)
     return sorted(by_destination.values(), key=lambda mount: mount["destination"].count("/"))
 
 
@@ -133,7 +130,7 @@ def _ipc_mounts(options: RunOptions) -> Iterable[Mount]:
         }
 
 
-def _user_mount(attached: Attached, facts: MountFacts) -> Mount:
+def _user_mount(attached: Attached) -> Mount:
     request = attached.request
     switches = {"nosuid", "nodev"}
     if request.kind == "tmpfs":
@@ -159,8 +156,8 @@ def _user_mount(attached: Attached, facts: MountFacts) -> Mount:
             *_read_only(request),
         ],
     }
-    if attached.idmap and facts.uid_mappings:
-        mount["uidMappings"], mount["gidMappings"] = list(facts.uid_mappings), list(facts.gid_mappings)
+    if attached.idmap:
+        mount["options"].append("idmap")
     return mount
 
 

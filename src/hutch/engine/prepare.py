@@ -73,9 +73,9 @@ def prepare(
         HutchError: see the parts.
     """
     engine.prepare_directories()
-    maps = id_maps(options, engine.facts)
     directory = engine.containers.create(options.name)
     undo.add(lambda: engine.containers.remove(directory))
+    maps = id_maps(options, engine.facts, lambda: _take_range(engine, directory, undo))
     source = root_source(engine, options, directory, pulling=pulling)
     if source.discard:
         undo.add(source.discard)
@@ -83,6 +83,8 @@ def prepare(
     with source.view() as view:
         user = resolve_user(options.user or source.settings.user, options.group_add, view)
     user = _mapped(user, options, maps)
+    if maps.idmapped:
+        _own_uppers(source, maps)
     hostname = _hostname(options, directory.record.id)
     rootfs = source.path or f"{directory.path}/rootfs"
     resolved = specgen.Resolved(
@@ -108,7 +110,40 @@ def prepare(
     _record(directory, options, source, spec)
     write_atomically(directory.fd, "config.json", documents.dump_bytes(spec, "  "), durable=not options.rm)
     directory.save(durable=not options.rm)
-    return Prepared(directory=directory, spec=spec, root_mounts=source.mounts, source=source, warnings=tuple(warnings))
+    return Prepared(
+        directory=directory,
+        spec=spec,
+        root_mounts=_idmapped(source.mounts) if maps.idmapped else source.mounts,
+        source=source,
+        warnings=tuple(warnings),
+    )
+
+
+def _take_range(engine: Engine, directory: ContainerDirectory, undo: Undo) -> int:
+    from hutch.engine import idranges
+
+    container_id = directory.record.id
+    start = idranges.take(engine.root, container_id)
+    undo.add(lambda: idranges.give_back(engine.root, start, container_id))
+    directory.record.first_id = start
+    return start
+
+
+def _own_uppers(source: RootSource, maps: IdMaps) -> None:
+    """Give the directories that get the container's writes to its own ids: they are not mapped on the way to the disk."""
+    for upper in source.uppers:
+        found = os.lstat(upper)
+        first = maps.uids[0]["hostID"]
+        if found.st_uid < first:
+            os.chown(upper, first + found.st_uid, first + found.st_gid, follow_symlinks=False)
+
+
+def _idmapped(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
+    """The root's mounts, with the ids of the files below them shown as the container's."""
+    return tuple(
+        {**mount, "options": [*mount["options"], "idmap"]} if mount["type"] in ("overlay", "bind") else mount
+        for mount in mounts
+    )
 
 
 def _hostname(options: RunOptions, container_id: str) -> str:
@@ -199,6 +234,8 @@ def _attached(
     hostfiles.write_files(directory.path, texts, maps.root_owner)
     requests = storage.wanted_mounts(options, source.settings)
     attached = storage.attach(engine, requests, source, directory, undo)
+    if maps.idmapped:
+        attached = [piece.replace(idmap=bool(piece.source)) for piece in attached]
     nodes = device_files.device_nodes(device_files.requested(options))
     binds = device_files.device_binds(nodes) if maps.uids else []
     if options.init:
@@ -213,8 +250,6 @@ def _attached(
             files=tuple((destination, f"{directory.path}/{name}") for destination, name in HOST_FILES),
             attached=tuple(attached),
             extra=tuple(binds),
-            uid_mappings=maps.uids,
-            gid_mappings=maps.gids,
         ),
     }
 

@@ -33,6 +33,7 @@ class RootSource(Record):
         layers: host directories it consists of, the topmost first, for reading before it is mounted.
         form: how whiteouts are written in them.
         settings: the image's wishes, none for a directory.
+        uppers: directories that get what the container writes.
         discard: takes away what was made for this container.
     """
 
@@ -40,6 +41,7 @@ class RootSource(Record):
     mounts: tuple[Mount, ...] = ()
     layers: tuple[str, ...] = ()
     form: str = "trusted"
+    uppers: tuple[str, ...] = ()
     settings: ImageSettings = ImageSettings()
     image_id: str = ""
     chain_ids: tuple[str, ...] = ()
@@ -70,6 +72,7 @@ def root_source(
     return RootSource(
         mounts=rootfs.mounts,
         layers=_layers(rootfs),
+        uppers=(rootfs.upper,) if rootfs.upper else (),
         form=rootfs.whiteouts,
         settings=found.settings,
         image_id=found.image_id,
@@ -114,6 +117,7 @@ def _overlaid(engine: Engine, path: str, directory: ContainerDirectory) -> RootS
     return RootSource(
         mounts=(overlay_mount((path,), upper, work, user=user),),
         layers=(upper, path),
+        uppers=(upper,),
         form="user" if user else "trusted",
         discard=_discard(engine, directory),
     )
@@ -131,6 +135,7 @@ def _host(engine: Engine, directory: ContainerDirectory) -> RootSource:
     return RootSource(
         mounts=rootfs.mounts,
         layers=("/",),
+        uppers=tuple(part.upper for part in rootfs.parts),
         form="user" if user else "trusted",
         settings=ImageSettings(cmd=(shell if shell.startswith("/") else "/bin/sh",)),
         discard=_discard(engine, directory),

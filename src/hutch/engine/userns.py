@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 
+from hutch.engine.idranges import SIZE
 from hutch.engine.ids import keep_ids
 from hutch.engine.record import Record
 from hutch.errors import InvalidArgument, NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hutch.engine.host import HostFacts
     from hutch.engine.options import RunOptions
     from hutch.spec.runtime import LinuxIDMapping
@@ -24,11 +27,13 @@ class IdMaps(Record):
 
     Attributes:
         single: only one id is mapped, and the kernel lets nobody set groups.
+        idmapped: files keep plain ids on disk, and mounts show them as the container's.
     """
 
     uids: tuple[LinuxIDMapping, ...] = ()
     gids: tuple[LinuxIDMapping, ...] = ()
     single: bool = False
+    idmapped: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -45,8 +50,13 @@ class IdMaps(Record):
         )
 
 
-def id_maps(options: RunOptions, facts: HostFacts) -> IdMaps:
+def id_maps(options: RunOptions, facts: HostFacts, take: Callable[[], int]) -> IdMaps:
     """The id maps for a container of the caller.
+
+    Args:
+        options: userns, and what cannot be had together with it.
+        facts: the host.
+        take: takes a range of ids for the container and returns its first.
 
     Raises:
         NotSupported: the caller cannot have the kind of user namespace asked for.
@@ -56,9 +66,7 @@ def id_maps(options: RunOptions, facts: HostFacts) -> IdMaps:
     if not facts.rootless:
         if mode == "keep-id":
             raise InvalidArgument("--userns=keep-id: only for ordinary users")
-        if mode == "auto":
-            raise NotSupported("--userns=auto: not supported in this version", hint="give --userns=host")
-        return IdMaps()
+        return _private_range(options, take) if mode == "auto" else IdMaps()
     if mode in ("host", "auto"):
         raise NotSupported(
             f"--userns={mode}: an ordinary user's containers need a user namespace of their own",
@@ -76,6 +84,20 @@ def id_maps(options: RunOptions, facts: HostFacts) -> IdMaps:
             )
         uids, gids = keep_ids(facts.euid, uids), keep_ids(facts.egid, gids)
     return IdMaps(uids=tuple(uids), gids=tuple(gids), single=found.single)
+
+
+def _private_range(options: RunOptions, take: Callable[[], int]) -> IdMaps:
+    for what, given in (
+        ("--network=host", options.network == "host"),
+        ("--pid=host", options.pid == "host"),
+        ("--ipc=host", options.ipc == "host"),
+        ("--rootfs without an overlay", bool(options.rootfs) and not options.rootfs.endswith(":O")),
+    ):
+        if given:
+            raise InvalidArgument(f"conflicting options: {what} and --userns=auto")
+    start = take()
+    piece: LinuxIDMapping = {"containerID": 0, "hostID": start, "size": SIZE}
+    return IdMaps(uids=(piece,), gids=(piece,), idmapped=True)
 
 
 def _mappings(ranges: tuple[tuple[int, int, int], ...]) -> list[LinuxIDMapping]:

@@ -4,7 +4,8 @@ They are OCI mounts with destinations below the new root, "/" first. Nothing is 
 privileged caller's are made detached before the container's namespaces are, an ordinary user's inside them.
 
     overlay   lowerdir=A:B:C (top first), upperdir=, workdir=, userxattr and what else overlayfs takes
-              idmap: the layers keep plain ids on disk, and the container's user namespace sees them as its own
+              idmap: lower layers keep plain ids on disk, and the container's user namespace sees them as its own;
+              upper and work are as they are, and belong to the container's root
     others    as any mount
 """
 
@@ -113,7 +114,7 @@ def _make_overlay(setup: Setup, request: Request) -> int:
     try:
         lower_fds = [_layer(path, userns_fd, fds) for path in lower]
         try:
-            return _by_descriptors(request, lower_fds, _open_upper(others, userns_fd, fds), rest)
+            return _by_descriptors(request, lower_fds, _open_upper(others, fds), rest)
         except OSError as error:
             # Layers by descriptor are of Linux 6.13; before that the kernel does not know the parameter.
             if error.errno != errno.EINVAL or not _is_about_parameters(error):
@@ -172,20 +173,11 @@ def _layer(path: str, userns_fd: int, fds: list[int]) -> int:
     return fd
 
 
-def _open_upper(others: dict[str, str], userns_fd: int, fds: list[int]) -> dict[str, int]:
-    """Upper and work, which must be on one mount: mapped, both are reached through a copy of their parent's."""
-    if userns_fd < 0 or not others:
-        return {name: _layer(path, -1, fds) for name, path in others.items()}
-    parents = {os.path.dirname(path.rstrip("/")) for path in others.values()}
-    if len(parents) != 1:
-        raise InvalidConfig("root_mounts: with mapped ids, upperdir and workdir must stand in one directory")
-    parent_fd = _layer(parents.pop(), userns_fd, fds)
-    found = {}
-    for name, path in others.items():
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        found[name] = os.open(os.path.basename(path.rstrip("/")), flags, dir_fd=parent_fd)
-        fds.append(found[name])
-    return found
+def _open_upper(others: dict[str, str], fds: list[int]) -> dict[str, int]:
+    """Upper and work, whose ids are never mapped: overlayfs creates there as its mounter, the host's root, who would have
+    no id in them. What the container writes has its own ids on disk; upper itself must belong to the container's root.
+    """
+    return {name: _layer(path, -1, fds) for name, path in others.items()}
 
 
 def _by_descriptors(request: Request, lower_fds: list[int], upper_fds: dict[str, int], rest: list[str]) -> int:
@@ -243,10 +235,7 @@ def _mapped_by_names(setup: Setup, request: Request, lower: list[str], others: d
         for index, path in enumerate(lower):
             names.append(_stage(stage_fd, f"l{index}", _layer(path, userns_fd, fds)))
         data = [f"lowerdir={':'.join(names)}"]
-        if others:
-            parent = os.path.dirname(others["upperdir"].rstrip("/"))
-            _stage(stage_fd, "u", _layer(parent, userns_fd, fds))
-            data += [f"{name}=u/{os.path.basename(path.rstrip('/'))}" for name, path in others.items()]
+        data += [f"{name}={path}" for name, path in others.items()]
         os.mkdir("m", dir_fd=stage_fd)
         os.fchdir(stage_fd)
         kernel.mount(request.source or "overlay", "m", "overlay", 0, ",".join([*data, *rest]))
