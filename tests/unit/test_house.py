@@ -19,10 +19,15 @@ MAX_LINES = 600
 # What hutch-oci may have imported when it starts; each costs (docs/adr/0001). Names with an underscore are C modules
 # or the interpreter's own.
 CHEAP = frozenset(
-    "abc codecs ctypes encodings errno fcntl genericpath hutch io itertools marshal os posix posixpath resource "
+    "abc codecs ctypes encodings errno fcntl genericpath hutch io itertools gc marshal os posix posixpath resource "
     "select signal stat struct sys termios time types zipimport builtins array math".split()
 )
-START_UP = ["hutch.runtime.main", *(f"hutch.linux.{path.stem}" for path in sorted((SOURCE / "linux").glob("*.py")))]
+START_UP = [
+    "hutch.runtime.main",
+    "hutch.runtime.create",
+    "hutch.runtime.exec",
+    *(f"hutch.linux.{path.stem}" for path in sorted((SOURCE / "linux").glob("*.py"))),
+]
 
 BANNED_CALLS = {
     "extract": "hutch.image.apply unpacks; tarfile's members climb out",
