@@ -461,3 +461,21 @@ def test_help_and_version(hutch):
         assert "hutch " + command in hutch(command, "--help").stdout
     assert "Snapshotter" in hutch("info").stdout
     assert json.loads(hutch("info", "--format", "json").stdout)["Rootless"] is False
+
+
+def test_root_has_private_ids_by_default(run, hutch, tmp_path):
+    def first(*flags: str) -> int:
+        return int(run("cat", "/proc/self/uid_map", flags=flags).stdout.split()[1])
+
+    assert first() >= 0x10000
+    assert run("cat", "/proc/self/uid_map").stdout.split()[2] == "65536"
+    assert first("--userns=host") == first("--privileged") == first("--network=host") == 0
+    run("sh", "-c", "touch /m/made; chown 5:6 /m/made", flags=("-v", f"{tmp_path}:/m"))
+    assert (os.stat(tmp_path / "made").st_uid, os.stat(tmp_path / "made").st_gid) == (5, 6)
+    assert run("stat", "-c", "%u", "/bin/busybox", "/etc/hosts").stdout.split() == ["0", "0"]
+    assert os.listdir(f"{hutch_root(hutch)}/ids") == []
+    assert (
+        "conflicting options: --network=host and --userns=auto"
+        in run("true", flags=("--userns=auto", "--network=host"), status=125).stderr
+    )
+    assert "cannot map ids" in run("true", flags=("-v", "/proc:/p")).stderr

@@ -9,6 +9,7 @@ from hutch.cli.flags import Flag
 from hutch.cli.output import ago, render, shortened
 from hutch.engine.engine import Engine
 from hutch.engine.lifecycle import settle
+from hutch.errors import ContainerNotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ def _run(given: dict[str, Any], _arguments: list[str], general: dict[str, Any]) 
     rows = []
     for directory in engine.containers.all():
         with directory:
-            status = settle(engine, directory)
+            try:
+                status = settle(engine, directory)
+            except ContainerNotFound:
+                continue
             if given["all"] or status in ("running", "paused"):
                 rows.append(_row(directory.record, status, full=given["no_trunc"]))
     text = render(rows, given["format"], _COLUMNS, quiet_key="ID" if given["quiet"] else "")

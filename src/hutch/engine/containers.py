@@ -126,6 +126,18 @@ class ContainerDirectory:
             return False
         return True
 
+    def refresh(self) -> None:
+        """Read the record again: before the lock was ours, somebody else may have changed or removed the container.
+
+        Raises:
+            ContainerNotFound: it was removed.
+        """
+        try:
+            found = documents.read_object(RECORD, _LIMIT, dir_fd=self.fd)
+        except FileNotFoundError:
+            raise ContainerNotFound(f"no such container: {self.record.name}") from None
+        self.record = ContainerRecord.parse(found, f"container {self.record.id[:12]}")
+
     def save(self, *, durable: bool = True) -> None:
         """Write the record."""
         write_atomically(self.fd, RECORD, documents.dump_bytes(self.record.to_dict()), durable=durable)

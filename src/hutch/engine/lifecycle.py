@@ -22,11 +22,15 @@ def settle(engine: Engine, directory: ContainerDirectory) -> str:
 
     Returns:
         created, running, paused or exited.
+
+    Raises:
+        ContainerNotFound: it has just been removed.
     """
     if not directory.lock(wait=False):
         status = _runtime_status(engine, directory.record.id)
         # What has ended but is not recorded yet is still its runner's.
         return status if status in ("running", "paused") else directory.record.status
+    directory.refresh()
     if directory.record.status != "exited" and (
         directory.record.started or _runtime_status(engine, directory.record.id)
     ):
@@ -102,13 +106,14 @@ def _kill(engine: Engine, directory: ContainerDirectory) -> bool:
             container.kill(signals.SIGKILL)
     except (ContainerNotFound, InvalidState):
         pass
+    # Its runner may remove it: then there is nothing left for us.
     end = time.monotonic() + _KILL_WAIT_S
     while not directory.lock(wait=False):
         if time.monotonic() > end:
             raise Unavailable(f'container "{directory.record.name}": did not end within {_KILL_WAIT_S:.0f} seconds')
         time.sleep(0.02)
     try:
-        engine.containers.find(directory.record.id).close()
+        directory.refresh()
     except ContainerNotFound:
         return False
     return True

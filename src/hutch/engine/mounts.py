@@ -143,7 +143,8 @@ def _user_mount(attached: Attached) -> Mount:
     if request.kind == "tmpfs":
         access = ["ro"] if request.read_only else []
         extra = [option for option in request.options if option in ("noatime", "relatime")]
-        options = [*sorted(switches), *extra, *access, *request.data]
+        mode = [] if any(entry.startswith("mode=") for entry in request.data) else ["mode=1777"]
+        options = [*sorted(switches), *extra, *access, *mode, *request.data]
         return {"destination": request.target, "type": "tmpfs", "source": "tmpfs", "options": options}
     mount: Mount = {
         "destination": request.target,

@@ -75,7 +75,7 @@ def prepare(
     engine.prepare_directories()
     directory = engine.containers.create(options.name)
     undo.add(lambda: engine.containers.remove(directory))
-    maps = id_maps(options, engine.facts, lambda: _take_range(engine, directory, undo))
+    maps = id_maps(options, engine.facts, lambda: _take_range(engine, directory, undo), root=engine.root)
     source = root_source(engine, options, directory, pulling=pulling)
     if source.discard:
         undo.add(source.discard)

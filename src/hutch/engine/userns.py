@@ -1,7 +1,7 @@
 """Which user namespace a container gets, and the id maps of it.
 
-root: none (``host``), or with ``auto`` a range of ids that no other container has; an ordinary user: always one, since
-nothing else lets it mount. Id 0 inside is then the user, or with ``keep-id`` the user keeps its own id.
+root: a range of ids that no other container has (``auto``, the default), or none (``host``, and where a private range is
+ruled out); an ordinary user: always one, since nothing else lets it mount. Id 0 inside is then the user, or with ``keep-id`` the user keeps its own id.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from hutch.engine.idranges import SIZE
 from hutch.engine.ids import keep_ids
 from hutch.engine.record import Record
 from hutch.errors import InvalidArgument, NotSupported
+from hutch.linux.paths import filesystem_type, open_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from hutch.engine.host import HostFacts
     from hutch.engine.options import RunOptions
     from hutch.spec.runtime import LinuxIDMapping
+
+# ext4, xfs, btrfs, f2fs, erofs, squashfs: the magic numbers of file systems whose mounts can map ids.
+_MAPPABLE = (0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0xE0F5_E1E2, 0x7371_7368)
 
 
 class IdMaps(Record):
@@ -50,13 +54,14 @@ class IdMaps(Record):
         )
 
 
-def id_maps(options: RunOptions, facts: HostFacts, take: Callable[[], int]) -> IdMaps:
+def id_maps(options: RunOptions, facts: HostFacts, take: Callable[[], int], *, root: str) -> IdMaps:
     """The id maps for a container of the caller.
 
     Args:
         options: userns, and what cannot be had together with it.
         facts: the host.
         take: takes a range of ids for the container and returns its first.
+        root: the data root.
 
     Raises:
         NotSupported: the caller cannot have the kind of user namespace asked for.
@@ -66,7 +71,7 @@ def id_maps(options: RunOptions, facts: HostFacts, take: Callable[[], int]) -> I
     if not facts.rootless:
         if mode == "keep-id":
             raise InvalidArgument("--userns=keep-id: only for ordinary users")
-        return _private_range(options, take) if mode == "auto" else IdMaps()
+        return _root_maps(options, take, root)
     if mode in ("host", "auto"):
         raise NotSupported(
             f"--userns={mode}: an ordinary user's containers need a user namespace of their own",
@@ -86,18 +91,47 @@ def id_maps(options: RunOptions, facts: HostFacts, take: Callable[[], int]) -> I
     return IdMaps(uids=tuple(uids), gids=tuple(gids), single=found.single)
 
 
-def _private_range(options: RunOptions, take: Callable[[], int]) -> IdMaps:
-    for what, given in (
-        ("--network=host", options.network == "host"),
-        ("--pid=host", options.pid == "host"),
-        ("--ipc=host", options.ipc == "host"),
-        ("--rootfs without an overlay", bool(options.rootfs) and not options.rootfs.endswith(":O")),
-    ):
-        if given:
-            raise InvalidArgument(f"conflicting options: {what} and --userns=auto")
+def _root_maps(options: RunOptions, take: Callable[[], int], root: str) -> IdMaps:
+    """root's choice: a private range, unless something rules it out; said by name, that is an error."""
+    if options.userns == "host" or (not options.userns and options.security.profile == "compat"):
+        return IdMaps()
+    against = _incompatible(options) or _foreign(options, root)
+    if against and options.userns == "auto":
+        raise InvalidArgument(f"conflicting options: {against} and --userns=auto")
+    if against:
+        # Who asks for a namespace or the privileges of the host has said so; another reason has to be told.
+        said = against.startswith("--")
+        return IdMaps(warnings=() if said else (f"no private ids for this container: {against}",))
     start = take()
     piece: LinuxIDMapping = {"containerID": 0, "hostID": start, "size": SIZE}
     return IdMaps(uids=(piece,), gids=(piece,), idmapped=True)
+
+
+def _incompatible(options: RunOptions) -> str:
+    for flag, mode in (("network", options.network), ("pid", options.pid), ("ipc", options.ipc)):
+        if mode == "host" or mode.startswith("container:"):
+            return f"--{flag}={mode}"
+    if options.privileged:
+        return "--privileged"
+    if options.devices:
+        return "--device"
+    return "--rootfs without an overlay" if options.rootfs and not options.rootfs.endswith(":O") else ""
+
+
+def _foreign(options: RunOptions, root: str) -> str:
+    """A file system that cannot show other ids than it has, if the container needs one."""
+    binds = [mount.source for mount in options.mounts if mount.kind == "bind"]
+    for path in (root, options.rootfs.removesuffix(":O") or root, *binds):
+        try:
+            fd = open_path(path)
+        except OSError:
+            continue  # whether it must be there is decided elsewhere
+        try:
+            if filesystem_type(fd) not in _MAPPABLE:
+                return f"the file system of {path} cannot map ids"
+        finally:
+            os.close(fd)
+    return ""
 
 
 def _mappings(ranges: tuple[tuple[int, int, int], ...]) -> list[LinuxIDMapping]:

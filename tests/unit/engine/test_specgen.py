@@ -198,7 +198,7 @@ def test_mounts_are_hardened_and_sorted_by_depth():
     spec, _ = make("-v", "/src:/a/b/c:ro", "-v", "/x:/a:exec,suid", "--tmpfs", "/a/t:exec", "-v", "/shm:/dev/shm")
     assert mount_at(spec, "/a/b/c")["options"] == ["rbind", "nodev", "nosuid", "rprivate", "ro", "rro"]
     assert mount_at(spec, "/a")["options"] == ["rbind", "nodev", "rprivate"]
-    assert mount_at(spec, "/a/t")["options"] == ["nodev", "nosuid"]
+    assert mount_at(spec, "/a/t")["options"] == ["nodev", "nosuid", "mode=1777"]
     assert mount_at(spec, "/dev/shm")["type"] == "bind"
     depths = [mount["destination"].count("/") for mount in spec["mounts"]]
     assert depths == sorted(depths)
