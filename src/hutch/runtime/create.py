@@ -156,6 +156,7 @@ class _Creation:
         """Open and make what the child will need."""
         setup = self.setup
         setup.privileged = privileged
+        setup.label = credentials.exec_label(setup.spec["process"])
         propagation = (setup.spec.get("linux") or {}).get("rootfsPropagation") or ""
         setup.keeps_peers = propagation in ("shared", "rshared")
         if not os.path.isdir(setup.rootfs):

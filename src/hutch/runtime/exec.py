@@ -203,8 +203,12 @@ class _Caller:
                     os.kill(pid, SIGKILL)
                 except ProcessLookupError:
                     continue
-        if self.entry_pid:
-            os.waitpid(self.entry_pid, 0)
+        for pid in (self.entry_pid, self.pid):
+            if pid:
+                try:
+                    os.waitpid(pid, 0)
+                except ChildProcessError:
+                    continue  # the process is another subreaper's to wait for, unless we are one
 
 
 def _write_pid(path: str, pid: int) -> None:
@@ -275,6 +279,7 @@ class _Entry:
             proc=Proc.new(),
             state=container.state(),
         )
+        self.setup.label = credentials.exec_label(process)
         self.setup.fds["target"] = container.open_init()
         if console_socket is not None:
             self.setup.fds["console-socket"] = os.dup(console_socket)

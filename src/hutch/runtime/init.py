@@ -102,6 +102,7 @@ def _run(actor: str, steps: Sequence[Step], setup: Setup, *, explain: bool) -> s
 def _run_init(setup: Setup, plan: Plan, options: Options) -> str:
     setup.talk.wait()
     os.setsid()
+    setup.state["pid"] = os.getpid()
     return _run("init", [*plan.init, *final_steps(setup, options)], setup, explain=options.explain)
 
 
@@ -157,6 +158,7 @@ class _Ending:
         "_options",
         "_proc_fd",
         "_process",
+        "_wait_fd",
     )
 
     def __init__(self, setup: Setup, options: Options, *, no_new_privs: bool) -> None:
@@ -165,7 +167,7 @@ class _Ending:
         listener = bool(options.filter and options.filter[2])
         self._filter_in_image = bool(options.filter) and no_new_privs and not listener
         self._hooks_first = bool((setup.spec.get("hooks") or {}).get("startContainer"))
-        self._image_fd = self._proc_fd = -1
+        self._image_fd = self._proc_fd = self._wait_fd = -1
         self._entered = False
         self._env: dict[bytes, bytes] = {}
 
@@ -186,12 +188,13 @@ class _Ending:
     def build_early(self, setup: Setup) -> None:
         """While files of any size may still be written, and the label's procfs mounted."""
         code, flags, _ = self._options.filter or (b"", 0, False)
-        wait_fd = -1 if self._hooks_first else setup.fds.get("fifo", -1)
-        attribute, label = credentials.exec_label(self._process)
+        fifo_fd = -1 if self._hooks_first else setup.fds.get("fifo", -1)
+        self._wait_fd = fifo_fd if fifo_fd >= 0 else trampoline.ticket()
+        attribute, label = setup.label
         if label:
             self._proc_fd = os.dup(setup.proc.fd)  # made on the host: nothing of the container's covers it
         self._image_fd = trampoline.build(
-            wait_fd=wait_fd,
+            wait_fd=self._wait_fd,
             proc_fd=self._proc_fd,
             label_attribute=attribute,
             label=label,
@@ -228,9 +231,7 @@ class _Ending:
             self._wait_and_run_hooks(setup)
         restore_signals()
         kernel_process.close_range(3, kernel_process.ALL_DESCRIPTORS, kernel_process.CLOSE_RANGE_CLOEXEC)
-        keep = [*range(3, 3 + self._options.preserve_fds)]
-        if not self._hooks_first and "fifo" in setup.fds:
-            keep.append(setup.fds["fifo"])
+        keep = [*range(3, 3 + self._options.preserve_fds), self._wait_fd]
         if self._proc_fd >= 0:
             keep.append(self._proc_fd)
         for fd in keep:
@@ -245,10 +246,8 @@ class _Ending:
         if not os.read(setup.fds["fifo"], 1):
             raise OSError(5, "the fifo has ended")
         os.close(setup.fds["fifo"])
-        state = dict(setup.state)
-        state["pid"] = os.getpid()
         try:
-            run_hooks(setup.spec.get("hooks") or {}, "startContainer", state)  # type: ignore[arg-type]
+            run_hooks(setup.spec.get("hooks") or {}, "startContainer", setup.state)
         except Exception as error:
             os.write(2, f"{error}\n".encode())
             os._exit(1)

@@ -184,7 +184,7 @@ def _write_map(setup: Setup, kind: str, mappings: Sequence[LinuxIDMapping]) -> N
 
 
 def _map_by_helper(kind: str, pid: int, mappings: Sequence[LinuxIDMapping]) -> None:
-    """Let newuidmap and newgidmap do it: they check /etc/subuid and /etc/subgid, which give an ordinary user his ranges."""
+    """Let newuidmap and newgidmap do it: they check what /etc/subuid and /etc/subgid give an ordinary user."""
     name = _MAP_HELPERS[kind]
     program = next((f"{place}/{name}" for place in _HELPER_PLACES if os.access(f"{place}/{name}", os.X_OK)), "")
     if not program:

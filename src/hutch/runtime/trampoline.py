@@ -38,6 +38,7 @@ def build(
 
     Args:
         wait_fd: read one byte from it before going on; not close-on-exec; the image closes it. -1: do not wait.
+            Give it a `ticket` rather: a script that begins with "#!/proc/self/exe" would run -1 in circles.
         proc_fd: root of a procfs, not close-on-exec, closed by the image; used only with `label`.
         label_attribute: file below it that takes the label, such as ``thread-self/attr/exec``. The image opens it
             itself: the kernel takes a label only from the program that opened the file.
@@ -70,6 +71,14 @@ def build(
         seccomp_flags,
     )
     return _sealed(_with_segment_size(body))
+
+
+def ticket() -> int:
+    """A descriptor with one byte to read: it lets an image run, once. Close-on-exec, the caller's to close."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    os.write(write_fd, b"1")
+    os.close(write_fd)
+    return read_fd
 
 
 def execute(image_fd: int, program: str | bytes, args: Sequence[str | bytes], env: Mapping[bytes, bytes]) -> NoReturn:
