@@ -178,9 +178,9 @@ def test_a15_a_working_directory_through_a_link_stays_inside(run, hutch, registr
     canary.mkdir()
     layer = (
         Layer().directory("bin").file("bin/busybox", busybox(), mode=0o755).symlink("bin/pwd", "busybox")
-        .symlink("work", str(canary)).symlink("etc", str(canary))
+        .symlink("place", str(canary)).symlink("etc", str(canary))
     )  # fmt: skip
-    image = EvilImage([layer], config={"WorkingDir": "/work/deep/er", "Cmd": ["pwd"]})
+    image = EvilImage([layer], config={"WorkingDir": "/place/deep/er", "Cmd": ["pwd"]})
     name = image.push(registry, "evil/workdir:1")
     hutch("pull", "-q", name)
     assert run("pwd", image=name).stdout == f"{canary}/deep/er\n"
@@ -247,7 +247,8 @@ def container_id(hutch, name):
 
 def test_c17_limits_are_in_force_inside(run):
     flags = ("-m", "64m", "--pids-limit", "77", "--cpus", "0.5")
-    shown = run("sh", "-c", "cat /sys/fs/cgroup/*/pids.max /sys/fs/cgroup/*/memory.limit_in_bytes /sys/fs/cgroup/pids.max "
+    shown = run("sh", "-c", "cat /sys/fs/cgroup/*/pids.max /sys/fs/cgroup/*/memory.limit_in_bytes "
+                "/sys/fs/cgroup/pids.max "
                 "/sys/fs/cgroup/memory.max 2>/dev/null; true", flags=flags).stdout.split()  # fmt: skip
     assert {"77", str(64 << 20)} <= set(shown)
 

@@ -1,8 +1,8 @@
 """Tables and `--format`: the part of Go's text/template that Docker's users write.
 
-``{{.Name}}``, ``{{.Labels.key}}``, ``{{json .}}``, ``{{json .Labels}}``, ``{{len .X}}``, ``{{upper .X}}``, ``{{lower .X}}``,
-``{{join .X ","}}``, ``{{split .X ","}}``, ``table {{.ID}}\\t{{.Names}}``, and the words ``json`` and ``table``. Control
-structures are refused.
+``{{.Name}}``, ``{{.Labels.key}}``, ``{{json .}}``, ``{{json .Labels}}``, ``{{len .X}}``, ``{{upper .X}}``,
+``{{lower .X}}``, ``{{join .X ","}}``, ``{{split .X ","}}``, ``table {{.ID}}\\t{{.Names}}``, and the words ``json`` and
+``table``. Control structures are refused.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@
     containers/<id>/config.json      what the runtime was given
     containers/<id>/…                hosts, hostname, resolv.conf, rootfs (an empty mount point)
 
-Whoever runs a container holds an flock on its directory until the last trace of the run is dealt with. A record that says
-"running" and whose lock is free is of a run that was killed: whoever finds it puts it right. Nothing is scanned for that.
+Whoever runs a container holds an flock on its directory until the last trace of the run is dealt with. A record that
+says "running" and whose lock is free is of a run that was killed: whoever finds it puts it right, and nothing is
+scanned for that.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class ContainerRecord:
         "created",
         "error",
         "exit_code",
-        "first_id",
         "finished",
+        "first_id",
         "id",
         "image",
         "image_id",

@@ -41,7 +41,7 @@ def new_name(attempt: int = 0) -> str:
 
 
 def keep_ids(own: int, mapping: list[LinuxIDMapping]) -> list[LinuxIDMapping]:
-    """Rearrange a mapping that has the caller as 0, so that the caller has the same id inside as outside (--userns=keep-id)."""
+    """Rearrange a mapping that has the caller as 0, so that it has its own id inside too (--userns=keep-id)."""
     kept: list[LinuxIDMapping] = []
     room, inside = [piece for piece in mapping if piece["hostID"] != own or piece["containerID"] != 0], 0
     if own == 0 or not room:

@@ -130,7 +130,7 @@ def _take_range(engine: Engine, directory: ContainerDirectory, undo: Undo) -> in
 
 
 def _own_uppers(source: RootSource, maps: IdMaps) -> None:
-    """Give the directories that get the container's writes to its own ids: they are not mapped on the way to the disk."""
+    """Give the directories that get the container's writes to its own ids: those are not mapped on the way to disk."""
     for upper in source.uppers:
         found = os.lstat(upper)
         first = maps.uids[0]["hostID"]

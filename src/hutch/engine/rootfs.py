@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from hutch.engine.containers import ContainerDirectory
     from hutch.engine.engine import Engine
-    from hutch.engine.options import RunOptions
     from hutch.engine.images import Pulling
+    from hutch.engine.options import RunOptions
     from hutch.snapshot.snapshotter import Rootfs
     from hutch.spec.runtime import Mount
 

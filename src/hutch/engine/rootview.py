@@ -81,7 +81,7 @@ class LayersView:
         return data
 
     def directories(self, path: str) -> tuple[str, ...]:
-        """The host directories that overlay would merge into the directory `path`, the topmost first; none if it is none.
+        """The host directories that overlay would merge into the directory `path`, topmost first; none if it is none.
 
         Their components are no links: what an image says a path is has been followed inside it (CVE-2022-23648).
         """

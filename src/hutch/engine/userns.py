@@ -1,7 +1,8 @@
 """Which user namespace a container gets, and the id maps of it.
 
-root: a range of ids that no other container has (``auto``, the default), or none (``host``, and where a private range is
-ruled out); an ordinary user: always one, since nothing else lets it mount. Id 0 inside is then the user, or with ``keep-id`` the user keeps its own id.
+root: a range of ids that no other container has (``auto``, the default), or none (``host``, and where something rules a
+private range out). An ordinary user: always one, since nothing else lets it mount; id 0 inside is then the user, or with
+``keep-id`` the user keeps its own id.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def id_maps(options: RunOptions, facts: HostFacts, take: Callable[[], int], *, r
 
 
 def _root_maps(options: RunOptions, take: Callable[[], int], root: str) -> IdMaps:
-    """root's choice: a private range, unless something rules it out; said by name, that is an error."""
+    """The choice of root: a private range, unless something rules it out; said by name, that is an error."""
     if options.userns == "host" or (not options.userns and options.security.profile == "compat"):
         return IdMaps()
     against = _incompatible(options) or _foreign(options, root)

@@ -40,7 +40,8 @@ def test_what_is_not_in_the_subset_is_refused(template):
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "Less than a second"), (1, "1 second"), (61, "About a minute"), (600, "10 minutes"), (3600, "About an hour"),
-     (7200, "2 hours"), (86400 * 3, "3 days"), (86400 * 20, "2 weeks"), (86400 * 90, "3 months"), (86400 * 800, "2 years")],
+     (7200, "2 hours"), (86400 * 3, "3 days"), (86400 * 20, "2 weeks"), (86400 * 90, "3 months"),
+     (86400 * 800, "2 years")],
 )  # fmt: skip
 def test_ages_in_dockers_words(seconds, text):
     assert ago("1970-01-01T00:00:00.5Z", seconds) == text

@@ -257,7 +257,8 @@ def test_nothing_to_run_is_an_error():
 
 HOSTILE = (
     "hutch.security.seccomp", "io.hutch.privileged", "containerd.io/checkpoint", "io.kubernetes.cri-o.userns-mode",
-    "io.podman.annotations.privileged", "run.oci.handler", "run.oci.hooks.stdout", "org.criu.config", "module.wasm.image/variant",
+    "io.podman.annotations.privileged", "run.oci.handler", "run.oci.hooks.stdout", "org.criu.config",
+    "module.wasm.image/variant",
     "io.containerd.image.unpack", "com.docker.compose.project", "PODMAN_SYSTEMD_UNIT", "io.containers.autoupdate",
 )  # fmt: skip
 
