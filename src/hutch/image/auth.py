@@ -19,9 +19,10 @@ from urllib.parse import urlencode, urlsplit
 
 from hutch.errors import InvalidConfig, Unauthorized, Unavailable
 from hutch.image import hosts, strictjson
-from hutch.image.connections import printable, proxy_for
+from hutch.image.connections import MAX_ERROR_BYTES, error_message, printable, proxy_for
 from hutch.image.credentials import Credentials
-from hutch.image.transport import MAX_ERROR_BYTES, Origin, Transport
+from hutch.image.response import Origin
+from hutch.image.transport import Transport
 
 MAX_TOKEN_BYTES = 1 << 20
 _CLIENT_ID = "hutch"
@@ -220,19 +221,3 @@ class Authorizer:
         return Unauthorized(
             f"registry {self._origin.netloc}: its token server {printable(realm, 200)!r} {why}: refused"
         )
-
-
-def error_message(body: bytes) -> str:
-    """What a registry says went wrong, as one line fit for a terminal; "" if it says nothing readable.
-
-    OCI distribution-spec spec.md#error-codes.
-    """
-    try:
-        document = strictjson.loads(body, "error", limit=MAX_ERROR_BYTES)
-    except InvalidConfig:
-        return ""
-    errors = document.get("errors") if isinstance(document, dict) else None
-    first = errors[0] if isinstance(errors, list) and errors else document
-    if not isinstance(first, dict):
-        return ""
-    return printable(str(first.get("message") or first.get("details") or first.get("code") or "")).lower()

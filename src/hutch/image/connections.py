@@ -1,4 +1,4 @@
-"""Connections to registries: our dialling and deadlines below urllib3's HTTP, proxies, errors in words."""
+"""Connections to registries: our dialling and deadlines below urllib3's HTTP, proxies, what went wrong in words."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeout
 
-from hutch.image import hosts
+from hutch.errors import InvalidConfig
+from hutch.image import hosts, strictjson
 
+MAX_ERROR_BYTES = 1 << 20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -39,23 +41,13 @@ class Owner(Protocol):
 
 
 class _Ours:
-    """What both kinds of connection do in our way: dialling, and a deadline for the whole head."""
+    """What all connections do in our way: a deadline for the whole head, and an end from outside."""
 
-    host: str
-    port: int
     sock: Any
 
     def __init__(self, *args: Any, owner: Owner, **kwargs: Any) -> None:
         self._owner = owner
         super().__init__(*args, **kwargs)
-
-    def _new_conn(self) -> socket.socket:
-        try:
-            return self._owner.connect(self.host.strip("[]"), self.port)
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, "timed out") from error
-        except OSError as error:
-            raise NewConnectionError(cast("HTTPConnection", self), words(error)) from error
 
     def getresponse(self) -> Any:
         used = self.sock
@@ -75,36 +67,64 @@ class _Ours:
         return response
 
 
-class _PlainConnection(_Ours, HTTPConnection):
+class _Dialled(_Ours):
+    """Connects to an address that the owner resolved and judged."""
+
+    host: str
+    port: int
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            return self._owner.connect(self.host.strip("[]"), self.port)
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "timed out") from error
+        except OSError as error:
+            raise NewConnectionError(cast("HTTPConnection", self), words(error)) from error
+
+
+class _Plain(_Ours, HTTPConnection):
     pass
 
 
-class _TLSConnection(_Ours, HTTPSConnection):
+class _TLS(_Ours, HTTPSConnection):
     def connect(self) -> None:
         super().connect()
         if self.ssl_context is not None and self.ssl_context.verify_mode == ssl.CERT_NONE:
             self.is_verified = True  # the configuration asked for it: urllib3 need not warn of each request
 
 
+class _DialledPlain(_Dialled, _Plain):
+    pass
+
+
+class _DialledTLS(_Dialled, _TLS):
+    pass
+
+
 class PlainPool(HTTPConnectionPool):
     """Connections without TLS."""
 
-    ConnectionCls = _PlainConnection
+    ConnectionCls = _DialledPlain
 
 
 class TLSPool(HTTPSConnectionPool):
     """Connections with TLS."""
 
-    ConnectionCls = _TLSConnection
+    ConnectionCls = _DialledTLS
 
 
-def proxied_pool(proxy: str, scheme: str, host: str, port: int, options: dict[str, Any]) -> HTTPConnectionPool:
+def proxied_pool(
+    proxy: str, scheme: str, host: str, port: int, owner: Owner, options: dict[str, Any]
+) -> HTTPConnectionPool:
     """Connections to an origin through the proxy at a URL, which may hold a name and password."""
     parts = urlsplit(proxy)
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
     headers = make_headers(proxy_basic_auth=login) if login else None
     bare = f"{parts.scheme}://{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
-    return ProxyManager(bare, proxy_headers=headers, **options).connection_from_host(host, port, scheme)
+    pool = ProxyManager(bare, proxy_headers=headers, **options).connection_from_host(host, port, scheme)
+    pool.ConnectionCls = _TLS if scheme == "https" else _Plain
+    pool.conn_kw["owner"] = owner
+    return pool
 
 
 def proxy_for(scheme: str, host: str) -> str | None:
@@ -156,3 +176,19 @@ def words(error: BaseException) -> str:
 def printable(text: str, most: int = 300) -> str:
     """Text of a server, fit for a terminal and for one line."""
     return _CONTROL.sub(" ", text)[:most]
+
+
+def error_message(body: bytes) -> str:
+    """What a registry says went wrong, as one line fit for a terminal; "" if it says nothing readable.
+
+    OCI distribution-spec spec.md#error-codes.
+    """
+    try:
+        document = strictjson.loads(body, "error", limit=MAX_ERROR_BYTES)
+    except InvalidConfig:
+        return ""
+    errors = document.get("errors") if isinstance(document, dict) else None
+    first = errors[0] if isinstance(errors, list) and errors else document
+    if not isinstance(first, dict):
+        return ""
+    return printable(str(first.get("message") or first.get("details") or first.get("code") or "")).lower()

@@ -32,8 +32,9 @@ from hutch.image.reference import Reference
 from hutch.image.registries import Registries
 from hutch.image.registry import DamagedPartial, Repository
 from hutch.image.resolve import Resolved, resolve
+from hutch.image.response import Cancelled
 from hutch.image.store import ImageStore
-from hutch.image.transport import Cancelled, Transport
+from hutch.image.transport import Transport
 from hutch.image.unpack import unpack_layer
 from hutch.snapshot.snapshotter import Snapshotter
 

@@ -25,12 +25,14 @@ from hutch.errors import (
 )
 from hutch.image import digest as digests
 from hutch.image import strictjson
-from hutch.image.auth import Authorizer, error_message, parse_challenges
+from hutch.image.auth import Authorizer, parse_challenges
+from hutch.image.connections import MAX_ERROR_BYTES, error_message
 from hutch.image.content import Ingest
 from hutch.image.credentials import Credentials, CredentialStore
 from hutch.image.manifest import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES, SCHEMA1_TYPES, Descriptor
 from hutch.image.reference import DEFAULT_DOMAIN
-from hutch.image.transport import MAX_ERROR_BYTES, Lost, Response, Transport
+from hutch.image.response import Lost, Response
+from hutch.image.transport import Transport
 
 _ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
 _KNOWN_TYPES = frozenset((*MANIFEST_TYPES, *INDEX_TYPES, *SCHEMA1_TYPES))

@@ -18,20 +18,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 from weakref import WeakSet
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError
 
 from hutch.errors import HutchError, InvalidArgument, RegistryUnavailable, Unavailable
 from hutch.image import hosts
 from hutch.image.connections import (
+    MAX_ERROR_BYTES,
     PlainPool,
     TLSPool,
     certificate_problem,
+    error_message,
     printable,
     proxied_pool,
     proxy_for,
@@ -39,126 +40,11 @@ from hutch.image.connections import (
     words,
 )
 from hutch.image.registries import Registries
+from hutch.image.response import Cancelled, Lost, Origin, Patience, Response
 
-CHUNK_BYTES = 256 << 10
 MAX_REDIRECTS = 5
-MAX_ERROR_BYTES = 1 << 20
 _RETRIED = frozenset({429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait for what, in seconds, and how often to try again.
-
-    Attributes:
-        connect_s: for a connection, and again for a TLS handshake.
-        headers_s: for the whole head of a response.
-        read_s: for each piece of a body.
-        document_s: for a whole small body (manifest, token, error).
-        attempts: of one request, the first included.
-        backoff_s: before the second attempt; doubles each time.
-        most_wait_s: the longest a server may tell us to wait (Retry-After).
-        least_rate: bytes a second, over `read_s`, below which a connection counts as lost.
-    """
-
-    connect_s: float = 20
-    headers_s: float = 60
-    read_s: float = 60
-    document_s: float = 120
-    attempts: int = 5
-    backoff_s: float = 0.5
-    most_wait_s: float = 60
-    least_rate: int = 256
-
-
-class Cancelled(HutchError):
-    """The caller gave up; nothing is wrong with the registry."""
-
-
-class Lost(HutchError):
-    """The connection ended, stalled or was refused; the caller may try again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a request goes: credentials never leave it."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @property
-    def netloc(self) -> str:
-        """``host:port`` as a URL has it, without a default port."""
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        return name if self.port == {"https": 443, "http": 80}[self.scheme] else f"{name}:{self.port}"
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.netloc}"
-
-
-class Response:
-    """The head of an answer, and its body as a bounded stream; closed by `Transport.request`."""
-
-    def __init__(
-        self, raw: urllib3.BaseHTTPResponse, origin: Origin, patience: Patience, cancelled: threading.Event
-    ) -> None:
-        self.status = raw.status
-        self.headers = raw.headers
-        self.origin = origin
-        self._raw = raw
-        self._patience = patience
-        self._cancelled = cancelled
-
-    @property
-    def length(self) -> int | None:
-        """Content-Length, or None if there is none that is a number."""
-        value = self.headers.get("Content-Length", "")
-        return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else None
-
-    def chunks(self) -> Iterator[bytes]:
-        """The body, piece by piece.
-
-        Raises:
-            Lost: the connection ended early, stalled, or became slower than `Patience.least_rate`.
-            Cancelled: the transport was told to stop.
-        """
-        since, received = time.monotonic(), 0
-        try:
-            while chunk := self._raw.read1(CHUNK_BYTES, decode_content=False):
-                yield chunk
-                received += len(chunk)
-                elapsed = time.monotonic() - since
-                if elapsed > self._patience.read_s:
-                    if received < elapsed * self._patience.least_rate:
-                        raise Lost(f"registry {self.origin.netloc}: {received} bytes in {elapsed:.0f} seconds")
-                    since, received = time.monotonic(), 0
-        except (HTTPError, OSError) as error:
-            if self._cancelled.is_set():
-                raise Cancelled("cancelled") from None
-            raise Lost(f"registry {self.origin.netloc}: {words(error)}") from None
-        if self._cancelled.is_set():  # the end may be of our making
-            raise Cancelled("cancelled")
-
-    def read(self, limit: int, what: str) -> bytes:
-        """The whole body of a small document.
-
-        Raises:
-            Lost: as `chunks`, or it took longer than `Patience.document_s`.
-            InvalidArgument: more than `limit` bytes.
-        """
-        if (self.length or 0) > limit:
-            raise InvalidArgument(f"{what}: larger than {limit} bytes")
-        body = bytearray()
-        deadline = time.monotonic() + self._patience.document_s
-        for chunk in self.chunks():
-            body += chunk
-            if len(body) > limit:
-                raise InvalidArgument(f"{what}: larger than {limit} bytes")
-            if time.monotonic() > deadline:
-                raise Lost(f"{what}: not complete after {self._patience.document_s:.0f} seconds")
-        return bytes(body)
 
 
 class Transport:
@@ -276,19 +162,28 @@ class Transport:
             try:
                 raw, origin = send()
             except Lost as error:
-                if attempt >= self.patience.attempts:
+                if attempt >= min(error.worth_attempts, self.patience.attempts):
                     raise RegistryUnavailable(str(error)) from None
                 wait = self.backoff(attempt)
             else:
                 if raw.status not in _RETRIED:
                     return raw, origin
-                said = raw.headers.get("Retry-After", "")
-                raw.close()
                 if attempt >= self.patience.attempts:
-                    reason = "too many requests" if raw.status == 429 else f"status {raw.status}"
-                    raise RegistryUnavailable(f"registry {origin.netloc}: {reason}, {attempt} times")
-                wait = self._told_to_wait(said) or self.backoff(attempt)
+                    raise self._overloaded(raw, origin, attempt)
+                wait = self._told_to_wait(raw.headers.get("Retry-After", "")) or self.backoff(attempt)
+                raw.close()
             self.pause(wait)
+
+    def _overloaded(self, raw: urllib3.BaseHTTPResponse, origin: Origin, attempts: int) -> RegistryUnavailable:
+        """The failure of a registry that answers 429 or 5xx, with what it says about it."""
+        said = ""
+        with suppress(HutchError):
+            said = error_message(Response(raw, origin, self.patience, self.cancelled).read(MAX_ERROR_BYTES, "error"))
+        raw.close()
+        reason = "too many requests" if raw.status == 429 else f"status {raw.status}"
+        return RegistryUnavailable(
+            f"registry {origin.netloc}: {reason}, {attempts} times{f' ({said})' if said else ''}"
+        )
 
     def _redirected(
         self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, body: bytes | None
@@ -346,7 +241,7 @@ class Transport:
                     f"registry {origin.netloc}: certificate not accepted: {cause}",
                     hint="configure its authority (registries.ca), or the host as insecure",
                 ) from None
-            raise Lost(f"registry {origin.netloc}: {words(error)}") from None
+            raise Lost(f"registry {origin.netloc}: {words(error)}", worth_attempts=_worth_attempts(error)) from None
 
     def _told_to_wait(self, value: str) -> float:
         """Seconds of a Retry-After header, which is a number or a date, bounded; 0 if it says nothing."""
@@ -406,7 +301,7 @@ class Transport:
             options["ssl_context"] = self._ssl_context(origin)
         proxy = proxy_for(origin.scheme, origin.host)
         if proxy:
-            return proxied_pool(proxy, origin.scheme, origin.host, origin.port, options)
+            return proxied_pool(proxy, origin.scheme, origin.host, origin.port, self, options)
         kind = TLSPool if origin.scheme == "https" else PlainPool
         return kind(origin.host, origin.port, owner=self, **options)
 
@@ -443,3 +338,11 @@ class Transport:
         """Remember a socket, for as long as there is one, so that `cancel` can end it."""
         with self._lock:
             self._sockets.add(used)
+
+
+def _worth_attempts(error: Exception) -> int:
+    """How often to try at most: what nobody knows, or refuses, will not change in seconds."""
+    cause = error.__cause__ if isinstance(error, NewConnectionError) else None
+    if isinstance(cause, socket.gaierror):
+        return 1
+    return 2 if isinstance(cause, ConnectionRefusedError) else 1 << 30

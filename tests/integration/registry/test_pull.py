@@ -31,8 +31,9 @@ from hutch.image.pull import pull, pull_all_tags
 from hutch.image.reference import Reference
 from hutch.image.registries import Registries
 from hutch.image.registry import login, logout
+from hutch.image.response import Patience
 from hutch.image.store import ImageStore
-from hutch.image.transport import Patience, Transport
+from hutch.image.transport import Transport
 from hutch.snapshot.choose import choose
 from tests.integration.registry.hostile import Answer, ImageServer, Server, serving
 from tests.support import images, registries

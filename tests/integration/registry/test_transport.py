@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 import time
@@ -27,7 +28,8 @@ from hutch.image.credentials import Credentials
 from hutch.image.manifest import OCI_LAYER, Descriptor
 from hutch.image.registries import Registries
 from hutch.image.registry import Repository
-from hutch.image.transport import Cancelled, Origin, Patience, Transport
+from hutch.image.response import Cancelled, Origin, Patience
+from hutch.image.transport import Transport
 from tests.integration.registry.hostile import Answer, ImageServer, Server
 from tests.support.registries import make_certificate
 
@@ -154,6 +156,74 @@ def test_g1_a_wrong_name_in_a_certificate_is_refused(certificates):
             pytest.raises(Unavailable, match=match),
         ):
             get(shared, f"https://{host}/v2/")
+
+
+def test_a_name_nobody_knows_is_not_waited_for():
+    def resolver(name, port):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    match = "name or service not known"
+    patience = Patience(backoff_s=60)
+    with transport(resolver=resolver, patience=patience) as shared, pytest.raises(RegistryUnavailable, match=match):
+        get(shared, "https://registry.example/v2/")
+
+
+# -- proxies -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def proxy():
+    """A forwarding proxy: it answers plain requests itself, and CONNECT with a tunnel to a port of this machine."""
+
+    def handler(request):
+        if request.method != "CONNECT":
+            return Answer(body=b"by proxy")
+        port = int(request.path.rpartition(":")[2])
+
+        def tunnel(used):
+            used.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            with socket.create_connection(("127.0.0.1", port)) as far:
+                ends = {used: far, far: used}
+                while True:
+                    for ready in select.select(list(ends), [], [], 5)[0]:
+                        data = ready.recv(65536)
+                        if not data:
+                            return
+                        ends[ready].sendall(data)
+
+        return Answer(status=0, raw=tunnel)
+
+    with Server(handler) as server:
+        yield server
+
+
+def test_proxies_of_the_environment_are_used_but_never_for_loopback(monkeypatch, certificates):
+    key, certificate, ca = certificates
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with proxy() as server, Server(ImageServer(), tls=(key, certificate)) as secure, Server(ImageServer()) as plain:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://who:{SECRET}@{server.host}")
+        monkeypatch.setenv("http_proxy", server.host)
+        monkeypatch.setenv("NO_PROXY", "direct.example")
+        far, bare = f"far.example:{secure.port}", f"plain.example:{plain.port}"
+        settings = Registries(insecure=frozenset({far, bare}), ca={f"localhost:{secure.port}": ca})
+        with transport(settings, resolver=lambda *_: ["127.0.0.1"]) as shared:
+            assert get(shared, f"https://{far}/v2/", authorization=LOGIN.basic()) == (200, b"{}")
+            assert get(shared, f"http://{bare}/v2/") == (200, b"by proxy")
+            assert [request.method for request in server.requests] == ["CONNECT", "GET"]
+            assert server.requests[0].path == far
+            assert "authorization" not in server.requests[0].headers
+            assert server.requests[0].headers["proxy-authorization"].startswith("Basic ")
+            assert server.requests[1].path == f"http://{bare}/v2/"
+            assert secure.requests[0].authorization == LOGIN.basic()
+            assert "proxy-authorization" not in secure.requests[0].headers
+            assert get(shared, f"https://localhost:{secure.port}/v2/")[0] == 200
+            assert get(shared, f"http://127.0.0.1:{plain.port}/v2/")[0] == 200
+            assert len(server.requests) == 2
+        monkeypatch.setenv("HTTPS_PROXY", f"http://who:{SECRET}@127.0.0.1:{free_port()}")
+        with transport(settings) as shared, pytest.raises(RegistryUnavailable) as caught:
+            get(shared, f"https://{far}/v2/")
+        assert SECRET not in str(caught.value)
 
 
 # -- G2: redirects -----------------------------------------------------------------------------
@@ -359,8 +429,10 @@ def test_x26_a_busy_registry_is_asked_again_a_few_times(store, status):
     with blob_server(answer) as server, transport() as shared:
         fetch(shared, server, store)
         assert len(server.requests) == 3
-    with blob_server(lambda *_: Answer(status)) as server, transport() as shared:
-        with pytest.raises(RegistryUnavailable, match="too many requests" if status == 429 else str(status)):
+    said = b'{"errors":[{"code":"X","message":"come back\\u0007 later"}]}'
+    with blob_server(lambda *_: Answer(status, body=said)) as server, transport() as shared:
+        match = rf"{'too many requests' if status == 429 else status}, 3 times \(come back  ?later\)"
+        with pytest.raises(RegistryUnavailable, match=match):
             fetch(shared, server, ContentStore(store.root + "2"))
         assert len(server.requests) == QUICK.attempts
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from hutch.errors import HutchError, InvalidArgument, InvalidConfig
 from hutch.image import hosts
-from hutch.image.auth import error_message, parse_challenges
+from hutch.image.auth import parse_challenges
+from hutch.image.connections import error_message
 from hutch.image.credentials import HUB_KEY, Credentials, CredentialStore
 from hutch.image.registries import Registries
 
