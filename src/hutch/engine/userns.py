@@ -1,8 +1,8 @@
 """Which user namespace a container gets, and the id maps of it.
 
 root: a range of ids that no other container has (``auto``, the default), or none (``host``, and where something rules a
-private range out). An ordinary user: always one, since nothing else lets it mount; id 0 inside is then the user, or with
-``keep-id`` the user keeps its own id.
+private range out). An ordinary user: always one, since nothing else lets it mount; id 0 inside is then the user, or
+with ``keep-id`` the user keeps its own id.
 """
 
 from __future__ import annotations
