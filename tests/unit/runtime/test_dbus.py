@@ -177,6 +177,20 @@ def test_limits_become_properties() -> None:
         "IOWeight": ("t", 10000),
     }
     assert systemd.resource_properties({}) == []
+    unified = {
+        "memory.high": "5",
+        "pids.max": "max",
+        "cpu.max": "5000 10000",
+        "cpuset.cpus": "1",
+        "io.max": "8:0 rbps=1",
+    }
+    assert dict(systemd.resource_properties({"unified": unified})) == {
+        "MemoryHigh": ("t", 5),
+        "TasksMax": ("t", 2**64 - 1),
+        "CPUQuotaPeriodUSec": ("t", 10000),
+        "CPUQuotaPerSecUSec": ("t", 500000),
+        "AllowedCPUs": ("ay", b"\x02"),
+    }
     assert dict(systemd.resource_properties({"memory": {"limit": 5, "swap": 5}}))["MemorySwapMax"] == ("t", 0)
 
 

@@ -247,12 +247,7 @@ def resource_properties(resources: LinuxResources) -> list[Property]:
     if cpu.get("shares"):
         properties.append(("CPUWeight", ("t", convert.cpu_weight(cpu["shares"]))))
     if cpu.get("quota"):
-        period = cpu.get("period") or 100000
-        properties.append(("CPUQuotaPeriodUSec", ("t", period)))
-        quota = cpu["quota"]
-        # systemd thinks in whole percents of a processor; the file gets the exact value after it.
-        per_second = -(-quota * 1000000 // period // 10000) * 10000 if quota > 0 else convert.U64_MAX
-        properties.append(("CPUQuotaPerSecUSec", ("t", per_second)))
+        properties += _quota_properties(cpu["quota"], cpu.get("period") or 100000)
     for name, text in (("AllowedCPUs", cpu.get("cpus")), ("AllowedMemoryNodes", cpu.get("mems"))):
         if text:
             convert.cpu_list(text)
@@ -260,7 +255,43 @@ def resource_properties(resources: LinuxResources) -> list[Property]:
     weight = (resources.get("blockIO") or {}).get("weight") or 0
     if weight:
         properties.append(("IOWeight", ("t", convert.io_weight(weight))))
+    return properties + _unified_properties(resources.get("unified") or {})
+
+
+# Files that systemd writes to its default, "max", unless it is told otherwise.
+_UNIFIED = {
+    "memory.max": "MemoryMax",
+    "memory.high": "MemoryHigh",
+    "memory.low": "MemoryLow",
+    "memory.min": "MemoryMin",
+    "memory.swap.max": "MemorySwapMax",
+    "pids.max": "TasksMax",
+    "cpu.weight": "CPUWeight",
+}
+
+
+def _unified_properties(unified: dict[str, str]) -> list[Property]:
+    """Return what systemd would overwrite of the files written by name; the kernel judges other values itself."""
+    properties: list[Property] = []
+    for file, name in _UNIFIED.items():
+        text = unified.get(file, "").strip()
+        if text == "max" or (text.isascii() and text.isdigit() and len(text) < 20):
+            properties.append((name, ("t", convert.U64_MAX if text == "max" else int(text))))
+    for file, name in (("cpuset.cpus", "AllowedCPUs"), ("cpuset.mems", "AllowedMemoryNodes")):
+        text = unified.get(file, "").strip()
+        if convert.cpu_list(text):
+            properties.append((name, ("ay", _bitmap(text))))
+    quota = unified.get("cpu.max", "").split()
+    if quota and quota[0].isdigit():
+        period = int(quota[1]) if len(quota) > 1 and quota[1].isdigit() else 100000
+        properties += _quota_properties(int(quota[0]), period)
     return properties
+
+
+def _quota_properties(quota: int, period: int) -> list[Property]:
+    """Tell systemd of a quota: it thinks in whole percents of a processor; the file gets the exact value after it."""
+    per_second = -(-quota * 1000000 // period // 10000) * 10000 if quota > 0 else convert.U64_MAX
+    return [("CPUQuotaPeriodUSec", ("t", period)), ("CPUQuotaPerSecUSec", ("t", per_second))]
 
 
 def _bitmap(text: str) -> bytes:
