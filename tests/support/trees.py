@@ -1,8 +1,8 @@
 """Describe directory trees exactly, also through mounts made for the purpose in namespaces of their own.
 
 As a program, in a fresh process: ``python trees.py MOUNTS TARGET [COMMAND...]``, where MOUNTS is a JSON list of OCI
-mounts. It mounts them at TARGET, in a user namespace for an ordinary user, and prints the description; with a command, it runs
-that in the new root instead.
+mounts. It mounts them at TARGET, in a user namespace for an ordinary user, and prints the description; with a
+command, it runs that in the new root instead.
 """
 
 from __future__ import annotations

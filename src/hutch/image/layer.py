@@ -305,14 +305,14 @@ class TarReader:
             if size > limit:
                 raise InvalidLayer(f"tar: extended header of {size} bytes")
             body = self._take(size)
-            self._skip(-size % BLOCK)
+            padding = self._take(-size % BLOCK)
             budget -= size
             if kind == _PAX_GLOBAL:
                 _check_global(body)
             elif kind in found:
                 raise InvalidLayer("tar: two extended headers of one kind for one entry")
             else:
-                found[kind] = body
+                found[kind] = body if kind == _PAX else body + padding[:1]
             following = self._header_block()
             if following is None:
                 if found:
@@ -440,10 +440,10 @@ class _Attributes:
 
 
 def _long(body: bytes) -> bytes:
-    """The name in a GNU long-name header: up to its NUL, after which there is nothing."""
-    name, _, rest = body.partition(b"\0")
-    if rest.strip(b"\0"):
-        raise InvalidLayer("tar: a GNU long name that goes on after its NUL")
+    """The name in a GNU long-name header: up to its NUL (or that of the padding), after which there is nothing."""
+    name, end, rest = body.partition(b"\0")
+    if not end or rest.strip(b"\0"):
+        raise InvalidLayer("tar: a GNU long name that does not end with a NUL")
     if not name:
         raise InvalidLayer("tar: an empty GNU long name")
     if len(name) > pax.NAME_MAX_BYTES:

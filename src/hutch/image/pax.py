@@ -33,7 +33,7 @@ def octal(field: bytes, what: str) -> int:
     Returns:
         The number, never negative; an all-blank field is 0.
     """
-    text = field.strip(b" \0")
+    text = field.rstrip(b" \0").lstrip(b" ")  # a NUL in front is skipped by GNU tar, and ends the field elsewhere
     if text.isdigit():
         try:
             return int(text, 8)
