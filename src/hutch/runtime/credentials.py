@@ -13,6 +13,7 @@ import stat
 
 from hutch.errors import NotSupported
 from hutch.linux import caps, keyring, process, rlimits
+from hutch.linux.libc import libc
 from hutch.linux.paths import Root
 from hutch.runtime.steps import Step
 
@@ -317,6 +318,30 @@ def _read(path: str) -> str:
             return file.read(64).decode("ascii", "replace")
     except OSError:
         return ""
+
+
+class acting_as:  # noqa: N801 (a context manager that reads like a verb)
+    """Make files as another user, with all capabilities kept; does nothing for 0, 0."""
+
+    __slots__ = ("_caps", "_gid", "_uid")
+
+    def __init__(self, uid: int, gid: int) -> None:
+        self._uid, self._gid = uid, gid
+        self._caps = caps.Caps()
+
+    def __enter__(self) -> None:
+        if self._uid or self._gid:
+            self._caps = caps.get()
+            self._become(self._uid, self._gid)
+
+    def __exit__(self, *_: object) -> None:
+        if self._uid or self._gid:
+            self._become(0, 0)
+
+    def _become(self, uid: int, gid: int) -> None:
+        libc.setfsgid(gid)
+        libc.setfsuid(uid)  # takes the file capabilities from the effective set
+        caps.set(self._caps.effective, self._caps.permitted, self._caps.inheritable)
 
 
 # --- the program -------------------------------------------------------------------------------------------------

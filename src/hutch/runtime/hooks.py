@@ -77,7 +77,7 @@ def _run(hook: Hook, state: bytes, title: str) -> None:
         os.close(out_read)
         os.close(pidfd)
     if not ended:
-        os.kill(pid, SIGKILL)
+        os.killpg(pid, SIGKILL)  # it leads its session: what it started goes with it
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if not ended:
         raise ContainerSetupFailed(title, 0, path, f"timed out after {hook.get('timeout')} s")

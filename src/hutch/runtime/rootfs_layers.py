@@ -20,6 +20,7 @@ from hutch.linux import mount as kernel
 from hutch.linux.abi import AT_FDCWD, AT_RECURSIVE
 from hutch.linux.namespaces import CLONE_NEWNS, unshare
 from hutch.runtime import rootfs
+from hutch.runtime.credentials import acting_as
 from hutch.runtime.rootfs_mounts import Request, change, clone, finish, new_mount
 from hutch.runtime.rootfs_targets import open_target
 from hutch.runtime.steps import Step
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hutch.runtime.steps import Setup
-    from hutch.spec.runtime import Mount
+    from hutch.spec.runtime import LinuxIDMapping, Mount
 
 _LAYERS = ("lowerdir", "upperdir", "workdir")
 
@@ -114,7 +115,10 @@ def _make_overlay(setup: Setup, request: Request) -> int:
     try:
         lower_fds = [_layer(path, userns_fd, fds) for path in lower]
         try:
-            return _by_descriptors(request, lower_fds, _open_upper(others, fds), rest)
+            upper_fds = _open_upper(others, userns_fd, fds)
+            mounter = _mounter(setup, request) if userns_fd >= 0 else (0, 0)
+            with acting_as(*mounter):
+                return _by_descriptors(request, lower_fds, upper_fds, rest)
         except OSError as error:
             # Layers by descriptor are of Linux 6.13; before that the kernel does not know the parameter.
             if error.errno != errno.EINVAL or not _is_about_parameters(error):
@@ -173,11 +177,39 @@ def _layer(path: str, userns_fd: int, fds: list[int]) -> int:
     return fd
 
 
-def _open_upper(others: dict[str, str], fds: list[int]) -> dict[str, int]:
-    """Upper and work, whose ids are never mapped: overlayfs creates there as its mounter, the host's root, who would have
-    no id in them. What the container writes has its own ids on disk; upper itself must belong to the container's root.
+def _open_upper(others: dict[str, str], userns_fd: int, fds: list[int]) -> dict[str, int]:
+    """Upper and work. Mapped, both are reached through one copy of their parent's mount: they must be on the same one.
+
+    An upper directory that belongs to a range of the container's own is left unmapped: its ids are on disk already.
     """
-    return {name: _layer(path, -1, fds) for name, path in others.items()}
+    if not others or userns_fd < 0 or os.stat(others["upperdir"]).st_uid != 0:
+        return {name: _layer(path, -1, fds) for name, path in others.items()}
+    parents = {os.path.dirname(path.rstrip("/")) for path in others.values()}
+    if len(parents) != 1:
+        raise InvalidConfig("root_mounts: with mapped ids, upperdir and workdir must stand in one directory")
+    parent_fd = _layer(parents.pop(), userns_fd, fds)
+    found = {}
+    for name, path in others.items():
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        found[name] = os.open(os.path.basename(path.rstrip("/")), flags, dir_fd=parent_fd)
+        fds.append(found[name])
+    return found
+
+
+def _mounter(setup: Setup, request: Request) -> tuple[int, int]:
+    """The host's ids of the container's root.
+
+    Overlayfs does its own work in upper and work as who mounted it: through a map that has no id for the host's root,
+    it could create nothing there, and would mount read-only.
+    """
+    linux = setup.spec.get("linux") or {}
+    uids = request.mount.get("uidMappings") or linux.get("uidMappings") or []
+    gids = request.mount.get("gidMappings") or linux.get("gidMappings") or []
+    return _host_id(uids), _host_id(gids)
+
+
+def _host_id(mappings: Sequence[LinuxIDMapping]) -> int:
+    return next((entry["hostID"] for entry in mappings if entry["containerID"] == 0), 0)
 
 
 def _by_descriptors(request: Request, lower_fds: list[int], upper_fds: dict[str, int], rest: list[str]) -> int:
@@ -235,10 +267,15 @@ def _mapped_by_names(setup: Setup, request: Request, lower: list[str], others: d
         for index, path in enumerate(lower):
             names.append(_stage(stage_fd, f"l{index}", _layer(path, userns_fd, fds)))
         data = [f"lowerdir={':'.join(names)}"]
-        data += [f"{name}={path}" for name, path in others.items()]
+        if others and os.stat(others["upperdir"]).st_uid == 0:  # as in _open_upper
+            parent = os.path.dirname(others["upperdir"].rstrip("/"))
+            _stage(stage_fd, "u", _layer(parent, userns_fd, fds))
+            others = {name: f"u/{os.path.basename(path.rstrip('/'))}" for name, path in others.items()}
+        data += [f"{name}={_escaped(path)}" for name, path in others.items()]
         os.mkdir("m", dir_fd=stage_fd)
         os.fchdir(stage_fd)
-        kernel.mount(request.source or "overlay", "m", "overlay", 0, ",".join([*data, *rest]))
+        with acting_as(*_mounter(setup, request)):
+            kernel.mount(request.source or "overlay", "m", "overlay", 0, ",".join([*data, *rest]))
         fd = kernel.open_tree(AT_FDCWD, "m", kernel.OPEN_TREE_CLONE)
         os.chdir("/")
     finally:
@@ -246,6 +283,11 @@ def _mapped_by_names(setup: Setup, request: Request, lower: list[str], others: d
         for layer_fd in fds:
             os.close(layer_fd)
     return _with_attributes(fd, request)
+
+
+def _escaped(path: str) -> str:
+    """A path in mount(2)'s comma-separated options."""
+    return path.replace("\\", "\\\\").replace(",", "\\,")
 
 
 def _stage(stage_fd: int, name: str, layer_fd: int) -> str:
