@@ -392,6 +392,11 @@ def test_what_the_kernel_refuses_is_an_error_with_its_words(manager, resources) 
         manager.apply(resources)
 
 
+def test_the_oom_killer_can_be_turned_off(manager) -> None:
+    manager.apply({"memory": {"limit": 64 << 20, "disableOOMKiller": True}})
+    assert "oom_kill_disable 1" in text(manager, "memory", "memory.oom_control")
+
+
 def test_disk_rates_are_written_per_device(manager) -> None:
     loops = [name for name in sorted(os.listdir("/sys/block")) if os.path.exists(f"/dev/{name}")]
     if not loops:

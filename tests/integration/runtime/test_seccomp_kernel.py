@@ -105,6 +105,22 @@ def test_j05_sockets_of_kernel_crypto_and_virtual_machines() -> None:
     del page
 
 
+@requires("root")
+def test_j02_no_cgroup_hierarchy_can_be_mounted_or_namespace_made_to_mount_one(tmp_path) -> None:
+    """The way to release_agent is a mount of cgroup v1, as root or in a new user namespace (CVE-2022-0492)."""
+    profile = seccomp_profile.default_profile(DEFAULT_CAPS, architecture="amd64")
+    target = ctypes.create_string_buffer(os.fsencode(tmp_path))
+    fstype, options = ctypes.create_string_buffer(b"cgroup"), ctypes.create_string_buffer(b"rdma")
+    at, kind, data = map(ctypes.addressof, (target, fstype, options))
+    calls = [
+        lambda: plain_call(NUMBERS["mount"], kind, at, kind, 0, data),
+        lambda: plain_call(NUMBERS["fsopen"], kind, 0),
+        *(lambda f=flag: plain_call(NUMBERS["unshare"], f) for flag in (0x20000, 0x2000000, 0x10000000, 0x12020000)),
+        *(lambda f=flag: plain_call(NUMBERS["clone"], f | 17, 0) for flag in (0x2000000, 0x10000000)),
+    ]
+    assert in_child(profile, calls) == [errno.EPERM] * len(calls)
+
+
 def test_j06_the_i386_gate_is_shut_for_every_number() -> None:
     profile = seccomp_profile.default_profile(DEFAULT_CAPS, architecture="amd64")
     page, gate = i386_gate()

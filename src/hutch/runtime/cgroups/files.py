@@ -176,5 +176,8 @@ def failed(controller: str, path: str, text: str, error: OSError) -> HutchError:
         usage = read_int(os.path.dirname(path) + "/memory.usage_in_bytes", -1)
         return Conflict(f"{what}: {cause} (current usage: {usage})", hint="the container uses more than that")
     if number in {errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.EDOM}:
-        return InvalidArgument(f"{what}: {cause}")
+        real_time = name.startswith("cpu.rt_")
+        return InvalidArgument(
+            f"{what}: {cause}", hint="the cgroup above has no real-time share to give" if real_time else ""
+        )
     return Unavailable(f"{what}: {cause}")

@@ -10,7 +10,7 @@ import os
 import time
 
 from hutch.errors import NotSupported, Unavailable
-from hutch.runtime import signals
+from hutch.runtime.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def signal_all(cgroup: CgroupManager, signal: int) -> None:
         for pid in cgroup.pids():
             _send(pid, signal)
     finally:
-        if signal == signals.SIGKILL or not was_frozen:
+        if signal == SIGKILL or not was_frozen:
             cgroup.thaw()
 
 
@@ -51,7 +51,7 @@ def _signal_without_freezer(cgroup: CgroupManager, signal: int) -> None:
     while pids := cgroup.pids():
         for pid in pids:
             _send(pid, signal)
-        if signal != signals.SIGKILL:
+        if signal != SIGKILL:
             return
         if time.monotonic() > deadline:
             raise Unavailable(f"kill cgroup: {len(pids)} processes are left")

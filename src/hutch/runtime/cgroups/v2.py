@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import signal as signals
 import time
 
 from hutch.errors import Conflict, HutchError, InvalidArgument, NotSupported, PermissionDenied, Unavailable
 from hutch.runtime.cgroups import device_program, devices, files, hierarchy, tree, v2_knobs
 from hutch.runtime.cgroups.signals import signal_all
+from hutch.runtime.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class V2Manager:
         SIGKILL is one write since Linux 5.14, frozen or not; otherwise see `signals`.
         """
         path = f"{self._directory}/cgroup.kill"
-        if signal == signals.SIGKILL and not self._undelegated and os.path.exists(path):
+        if signal == SIGKILL and not self._undelegated and os.path.exists(path):
             try:
                 files.write(path, "1")
             except OSError as error:
