@@ -191,7 +191,7 @@ def test_a17_the_engines_files_do_not_follow_the_images_links(run, hutch, regist
     from tests.support.evil import EvilImage, Layer
 
     canary = tmp_path / "canary"
-    canary.write_text("host's")
+    canary.mkdir()
     layer = (
         Layer()
         .directory("bin")
@@ -200,11 +200,11 @@ def test_a17_the_engines_files_do_not_follow_the_images_links(run, hutch, regist
         .directory("etc")
     )
     for target in ("hosts", "resolv.conf", "hostname", "mtab"):
-        layer.symlink(f"etc/{target}", str(canary))
+        layer.symlink(f"etc/{target}", f"{canary}/{target}")
     name = EvilImage([layer], config={"Cmd": ["cat"]}).push(registry, "evil/links:1")
     hutch("pull", "-q", name)
-    run("cat", "/etc/hosts", image=name, status=run("cat", "/etc/hosts", image=name, status=None).returncode)
-    assert canary.read_text() == "host's"
+    assert "127.0.0.1\tlocalhost" in run("cat", "/etc/hosts", image=name).stdout
+    assert list(canary.iterdir()) == []
 
 
 def test_a18_a_volume_with_content_is_never_filled_again(run, hutch):

@@ -74,13 +74,14 @@ def resolv_conf(options: RunOptions, *, host_file: str = "/etc/resolv.conf") -> 
             search += words[1:]
         elif words[0] == "options" and not options.dns_option:
             settings += words[1:]
+    for value in (*servers, *search, *settings):
+        if has_control(value):
+            raise InvalidArgument(f"DNS setting {value[:64]!r} has control characters")
     text = "".join(f"nameserver {server}\n" for server in servers)
     if search and search != ["."]:
         text += f"search {' '.join(search)}\n"
     if settings:
         text += f"options {' '.join(settings)}\n"
-    if has_control(text.replace("\n", "")):
-        raise InvalidArgument("a DNS setting has control characters")
     return text
 
 

@@ -78,7 +78,7 @@ def id_maps(options: RunOptions, facts: HostFacts, take: Callable[[], int], *, r
             f"--userns={mode}: an ordinary user's containers need a user namespace of their own",
             hint="leave --userns out, or give keep-id",
         )
-    _check_available()
+    check_available()
     from hutch.snapshot.idmap import id_map
 
     found = id_map()
@@ -139,16 +139,21 @@ def _mappings(ranges: tuple[tuple[int, int, int], ...]) -> list[LinuxIDMapping]:
     return [{"containerID": inside, "hostID": outside, "size": count} for inside, outside, count in ranges]
 
 
-def _check_available() -> None:
-    """Say what is wrong before a child fails with EPERM or ENOSPC."""
-    for path, least in (("/proc/sys/user/max_user_namespaces", 1), ("/proc/sys/kernel/unprivileged_userns_clone", 1)):
+def check_available(sysctls: str = "/proc/sys") -> None:
+    """Say what is wrong before a child fails with EPERM or ENOSPC.
+
+    Raises:
+        NotSupported: a setting of the host forbids user namespaces.
+    """
+    for name in ("user/max_user_namespaces", "kernel/unprivileged_userns_clone"):
+        path = f"{sysctls}/{name}"
         try:
             with open(path, "rb", buffering=0) as file:
                 value = int(file.read(32))
         except (OSError, ValueError):
             continue
-        if value < least:
+        if value < 1:
             raise NotSupported(
                 f"user namespaces are disabled on this system ({path} is {value})",
-                hint=f"ask the administrator to set {path[10:].replace('/', '.')}",
+                hint=f"ask the administrator to set {name.replace('/', '.')}",
             )
