@@ -1,4 +1,4 @@
-"""The same image unpacked by umoci and by hutch is the same tree; the same archive listed by others is the same list."""
+"""The same image unpacked by umoci and by hutch is the same tree."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def test_umoci_makes_the_same_tree(tmp_root: Roots, layered_image: Image, snapsh
         layout, tag = f"{tmp_root.base}/layout", "again"
         layered_image.copy_to(f"oci:{layout}:{tag}", "--dest-compress-format=gzip", "--dest-compress-level=1")
     layers: Snapshotter
-    layers = OverlaySnapshotter(tmp_root.data, user=False) if snapshotter == "overlay" else CopySnapshotter(tmp_root.data)
+    layers = (
+        OverlaySnapshotter(tmp_root.data, user=False) if snapshotter == "overlay" else CopySnapshotter(tmp_root.data)
+    )
     ours, theirs = by_hutch(layers, tmp_root, layout), by_umoci(tmp_root, layout, tag)
     assert set(ours) == set(theirs)
     for name, row in ours.items():
