@@ -183,6 +183,9 @@ class Connection:
         except PermissionError as error:
             self.close()
             raise PermissionDenied(f"d-bus: {path}: permission denied") from error
+        except OSError as error:
+            self.close()
+            raise Unavailable(f"d-bus: {path}: {error}") from error
         except BaseException:
             self.close()
             raise
