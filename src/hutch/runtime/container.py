@@ -261,11 +261,15 @@ class Container:
             os.close(pidfd)
 
     def _wait_until_read(self, fifo_fd: int, pidfd: int) -> None:
-        """Init closes its end after it has read; POLLERR is the end without readers."""
+        """Init's end closes when the program is executed; POLLERR is the end without readers.
+
+        Hooks at startContainer run before that, for as long as their own timeouts allow.
+        """
+        hooks = (self.config.get("hooks") or {}).get("startContainer")
         poll = select.poll()
         poll.register(fifo_fd, 0)
         poll.register(pidfd, select.POLLIN)
-        if not poll.poll(int(_START_WAIT_S * 1000)):
+        if not poll.poll(None if hooks else int(_START_WAIT_S * 1000)):
             raise Unavailable(f"container {self.id}: its init does not answer")
 
     def kill(self, signal: int, *, everyone: bool = False) -> None:

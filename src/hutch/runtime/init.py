@@ -240,12 +240,14 @@ class _Ending:
         trampoline.execute(self._image_fd, setup.program, args, self._env)
 
     def _wait_and_run_hooks(self, setup: Setup) -> None:
-        """The startContainer hooks run after `start` was asked for and before the program: here, not in the image."""
+        """The startContainer hooks run after `start` was asked for and before the program: here, not in the image.
+
+        The fifo stays open until the image is executed: `start` waits for that, and for the hooks with it.
+        """
         setup.talk.close()
         setup.link = None
         if not os.read(setup.fds["fifo"], 1):
             raise OSError(5, "the fifo has ended")
-        os.close(setup.fds["fifo"])
         try:
             run_hooks(setup.spec.get("hooks") or {}, "startContainer", setup.state)
         except Exception as error:

@@ -41,7 +41,7 @@ struct program_header {
 extern const u8 __ehdr_start[];
 
 #if defined(__x86_64__)
-enum { READ = 0, WRITE = 1, CLOSE = 3, EXECVE = 59, PRCTL = 157, EXIT = 231, OPENAT = 257, SECCOMP = 317 };
+enum { READ = 0, WRITE = 1, CLOSE = 3, EXECVE = 59, FCNTL = 72, PRCTL = 157, EXIT = 231, OPENAT = 257, SECCOMP = 317 };
 
 static long call(long number, u64 a, u64 b, u64 c, u64 d)
 {
@@ -54,7 +54,7 @@ static long call(long number, u64 a, u64 b, u64 c, u64 d)
 
 __asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall begin\n\thlt\n");
 #elif defined(__aarch64__)
-enum { READ = 63, WRITE = 64, CLOSE = 57, EXECVE = 221, PRCTL = 167, EXIT = 94, OPENAT = 56, SECCOMP = 277 };
+enum { READ = 63, WRITE = 64, CLOSE = 57, EXECVE = 221, FCNTL = 25, PRCTL = 167, EXIT = 94, OPENAT = 56, SECCOMP = 277 };
 
 static long call(long number, u64 a, u64 b, u64 c, u64 d)
 {
@@ -74,7 +74,8 @@ __asm__(".globl _start\n_start:\n\tmov x29, #0\n\tmov x0, sp\n\tbl begin\n\tbrk 
 
 enum { ENOENT = 2, EINTR = 4, E2BIG = 7, ENOEXEC = 8, ENOMEM = 12, EACCES = 13, ENOTDIR = 20, EINVAL = 22,
        ETXTBSY = 26, ELOOP = 40, EPERM = 1, EIO = 5 };
-enum { PR_SET_DUMPABLE = 4, O_WRONLY_CLOEXEC = 02000001, SECCOMP_SET_MODE_FILTER = 1, STDERR = 2 };
+enum { PR_SET_DUMPABLE = 4, O_WRONLY_CLOEXEC = 02000001, SECCOMP_SET_MODE_FILTER = 1, STDERR = 2,
+       F_SETFD = 2, FD_CLOEXEC = 1 };
 
 static u64 length(const char *text)
 {
@@ -148,7 +149,8 @@ void __attribute__((noreturn, used)) begin(u64 *stack)
 		while (result == -EINTR);
 		if (result != 1)
 			fail("wait for start", "", result < 0 ? -result : EIO);
-		call(CLOSE, (u64)config->wait_fd, 0, 0, 0);
+		/* Who started us waits until nobody reads: until the program is there, or we are gone. */
+		call(FCNTL, (u64)config->wait_fd, F_SETFD, FD_CLOEXEC, 0);
 	}
 	if (config->proc_fd >= 0) {
 		const char *path = (const char *)(__ehdr_start + config->attr_offset);
