@@ -21,6 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
     session.adopt_orphans()
     private = session.enter_private_mounts()
     session.announce()
+    session.sweep()
     config.stash[_PRIVATE] = private
 
 

@@ -164,7 +164,7 @@ def test_the_ordinary_user_is_one_and_has_subordinate_ids(ordinary_user):
     assert out[3].startswith(f"{ordinary_user.name}:")
     mapped = ["unshare", "--user", "--map-auto", "--map-root-user", "cat", "/proc/self/uid_map"]
     assert len(ordinary_user.run(mapped).stdout.splitlines()) == 2
-    ordinary_user.run([ordinary_user.python, "-c", "import hutch, click, msgspec, zstandard, isal.isal_zlib, urllib3"])
+    ordinary_user.run([ordinary_user.python, "-c", "import hutch, msgspec, zstandard, isal.isal_zlib, urllib3"])
 
 
 @requires("root")

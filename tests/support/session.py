@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import re
 import threading
+
+from tests.support.files import remove_tree
+from tests.support.host import cgroup_mounts
 
 _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_SLAVE, _MS_SHARED = 0x4000, 1 << 19, 1 << 20
@@ -45,6 +50,22 @@ def announce() -> None:
     """Enter this process in the list of running sessions."""
     os.makedirs(_SESSIONS, mode=0o1777, exist_ok=True)
     open(f"{_SESSIONS}/{os.getpid()}", "w").close()
+
+
+def sweep() -> None:
+    """Remove what sessions that were killed left behind: their directories, and their cgroups without processes."""
+    for name in os.listdir("/var/tmp"):
+        found = re.fullmatch(r"hutch-(?:session-)?(\d+)-.*", name)
+        if found and not os.path.exists(f"/proc/{found[1]}"):
+            with contextlib.suppress(OSError):  # another user's
+                remove_tree(f"/var/tmp/{name}")
+    for top, _, _ in cgroup_mounts():
+        for name in os.listdir(top):
+            found = re.fullmatch(r"hutch-tests-(\d+)", name)
+            if found and not os.path.exists(f"/proc/{found[1]}"):
+                for path, _, _ in os.walk(f"{top}/{name}", topdown=False):
+                    with contextlib.suppress(OSError):  # a process is still in it
+                        os.rmdir(path)
 
 
 def retire() -> None:

@@ -25,7 +25,7 @@ from tests.support.programs import run
 
 UID = 64321
 SUBIDS = (6_553_600, 65_536)
-LIBRARIES = ("click", "isal", "msgspec", "rich", "urllib3", "zstandard", "markdown_it", "mdurl", "pygments")
+LIBRARIES = ("isal", "msgspec", "rich", "urllib3", "zstandard", "markdown_it", "mdurl", "pygments")
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
