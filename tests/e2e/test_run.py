@@ -480,3 +480,14 @@ def test_root_has_private_ids_by_default(run, hutch, tmp_path):
         in run("true", flags=("--userns=auto", "--network=host"), status=125).stderr
     )
     assert "cannot map ids" in run("true", flags=("-v", "/proc:/p")).stderr
+
+
+def test_another_image_as_a_mount(run, hutch):
+    mount = ("--mount", f"type=image,src={run.image},dst=/other")
+    assert run("cat", "/other/etc/shells", flags=mount).stdout == "/bin/sh\n"
+    assert "Read-only" in run("touch", "/other/x", flags=mount, status=1).stderr
+    assert run("cat", "/other/etc/shells", flags=(*mount, "--userns=host")).stdout == "/bin/sh\n"
+    hutch(*run.argv("--name", "kept", *mount), "true")
+    assert len(os.listdir(f"{hutch_root(hutch)}/snapshots")) == 2
+    hutch("rm", "kept")
+    assert os.listdir(f"{hutch_root(hutch)}/snapshots") == []

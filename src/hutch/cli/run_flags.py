@@ -168,7 +168,9 @@ def run_options(given: dict[str, Any], arguments: list[str]) -> options.RunOptio
     fields = {name: given[name] for name in _SAME}
     if not given["rootfs"]:
         if not arguments:
-            raise InvalidArgument("no image given")
+            raise InvalidArgument(
+                "'hutch run' requires at least 1 argument", hint="name an image, or @host, or give --rootfs"
+            )
         fields["image"], arguments = arguments[0], arguments[1:]
     env = [line for path in given["env_file"] for line in values.read_key_values(path, "env file", values.parse_env)]
     labels = [

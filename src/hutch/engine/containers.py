@@ -39,6 +39,7 @@ class ContainerRecord:
         image: what the user called it; image_id and chain_ids are what that was.
         exit_code: of the last run, -1 before one.
         error: why it could not be run, in one line.
+        snapshots: keys of those made for it besides its root.
         first_id: of its private range of ids, 0 if it has none.
     """
 
@@ -57,6 +58,7 @@ class ContainerRecord:
         "labels",
         "name",
         "oom_killed",
+        "snapshots",
         "started",
         "status",
         "stop_signal",
@@ -73,6 +75,7 @@ class ContainerRecord:
         self.labels: dict[str, str] = {}
         self.stop_signal = ""
         self.volumes: list[str] = []
+        self.snapshots: list[str] = []
         self.auto_remove = self.oom_killed = False
         self.exit_code = -1
         self.first_id = 0

@@ -55,7 +55,7 @@ def _snapshotter(engine: Engine) -> dict[str, str]:
 
 def _user_namespace(engine: Engine) -> str:
     if not engine.facts.rootless:
-        return "host"
+        return "private ids for each container (auto)"
     from hutch.snapshot.idmap import id_map
 
     return "single id" if id_map().single else "subordinate ids"

@@ -122,7 +122,8 @@ def _kill(engine: Engine, directory: ContainerDirectory) -> bool:
 def _remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: bool) -> None:
     """Everything, in an order in which a second attempt finds what a first one left."""
     record = directory.record
-    engine.snapshots.remove(record.id)
+    for key in (record.id, *record.snapshots):
+        engine.snapshots.remove(key)
     if volumes or record.auto_remove:
         remove_volumes(engine, record.volumes)
     if record.first_id:

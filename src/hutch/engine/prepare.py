@@ -87,6 +87,12 @@ def prepare(
         _own_uppers(source, maps)
     hostname = _hostname(options, directory.record.id)
     rootfs = source.path or f"{directory.path}/rootfs"
+    others = storage.image_mounts(
+        engine, options.mounts, directory, undo, lambda name: _chain_ids(engine, name, options, pulling)
+    )
+    if others and source.path:
+        raise NotSupported("--mount type=image: not with --rootfs", hint="put an overlay over it: --rootfs DIR:O")
+    root_mounts = (*source.mounts, *others)
     resolved = specgen.Resolved(
         facts=engine.facts,
         user=user,
@@ -113,7 +119,7 @@ def prepare(
     return Prepared(
         directory=directory,
         spec=spec,
-        root_mounts=_idmapped(source.mounts) if maps.idmapped else source.mounts,
+        root_mounts=_idmapped(root_mounts) if maps.idmapped else root_mounts,
         source=source,
         warnings=tuple(warnings),
     )
@@ -127,6 +133,12 @@ def _take_range(engine: Engine, directory: ContainerDirectory, undo: Undo) -> in
     undo.add(lambda: idranges.give_back(engine.root, start, container_id))
     directory.record.first_id = start
     return start
+
+
+def _chain_ids(engine: Engine, name: str, options: RunOptions, pulling: Pulling | None) -> tuple[str, ...]:
+    from hutch.engine.images import find_image
+
+    return find_image(engine, name, pull=options.pull, platform="", pulling=pulling).chain_ids
 
 
 def _own_uppers(source: RootSource, maps: IdMaps) -> None:

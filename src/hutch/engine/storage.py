@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from functools import partial
 
 from hutch.engine.mounts import Attached
 from hutch.engine.mountspec import MountRequest, clean_target
@@ -12,12 +13,15 @@ from hutch.linux.paths import Root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hutch.engine.containers import ContainerDirectory
     from hutch.engine.engine import Engine
     from hutch.engine.image_settings import ImageSettings
     from hutch.engine.options import RunOptions
     from hutch.engine.rootfs import RootSource
     from hutch.engine.undo import Undo
+    from hutch.spec.runtime import Mount
 
 
 def wanted_mounts(options: RunOptions, image: ImageSettings) -> tuple[MountRequest, ...]:
@@ -85,8 +89,38 @@ def attach(
         elif request.kind == "volume":
             path = _volume(engine, request, source, directory, undo)
             found.append(Attached(request=request, source=path))
-        else:
-            raise NotSupported(f"mount of image {request.source}: not supported in this version")
+    return found
+
+
+def image_mounts(
+    engine: Engine,
+    requests: tuple[MountRequest, ...],
+    directory: ContainerDirectory,
+    undo: Undo,
+    find: Callable[[str], tuple[str, ...]],
+) -> list[Mount]:
+    """The mounts that show other images in the container, for the runtime's root_mounts.
+
+    Args:
+        engine: whose snapshots.
+        requests: those of kind image count.
+        directory: the container; the snapshots made for it are noted on its record.
+        undo: gets a step for each of them.
+        find: image name → chain ids, base first.
+    """
+    found: list[Mount] = []
+    for request in requests:
+        if request.kind != "image":
+            continue
+        if request.subpath:
+            raise NotSupported("image-subpath: not supported in this version")
+        key = f"{directory.record.id}-{len(found)}"
+        mounts = engine.snapshots.prepare(key, find(request.source)).mounts
+        undo.add(partial(engine.snapshots.remove, key))
+        directory.record.snapshots.append(key)
+        access = ["ro"] if request.read_only else []
+        options = [*mounts[0]["options"], "nosuid", "nodev", *access]
+        found.append({**mounts[0], "destination": request.target, "options": options})
     return found
 
 
