@@ -115,7 +115,7 @@ def exec_process(
 class _Caller:
     """Answers the entry, and hands back the pid or raises."""
 
-    def __init__(  # noqa: PLR0917 - made in one place, from what exec_process has
+    def __init__(
         self,
         container: Container,
         process: Process,

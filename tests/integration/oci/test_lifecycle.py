@@ -247,7 +247,9 @@ def test_preserved_descriptors_and_socket_activation(either: oci.Runtime, tmp_pa
     assert (done.stdout, done.stderr) == ("first\nsecond\n1 1\n6\n", "")
 
 
-@pytest.mark.parametrize("step", ["V1Manager.destroy", "V2Manager.destroy", "Directory.remove", "os.rmdir", "os.unlink"])
+@pytest.mark.parametrize(
+    "step", ["V1Manager.destroy", "V2Manager.destroy", "Directory.remove", "os.rmdir", "os.unlink"]
+)
 def test_delete_goes_on_where_a_crash_stopped_it(runtime: oci.Runtime, step: str) -> None:
     holder, name = step.split(".")
     module = {

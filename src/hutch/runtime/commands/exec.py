@@ -138,9 +138,20 @@ class _Execution:
         from hutch.runtime.relay import SignalPipe, foreground
 
         set_child_subreaper(True)  # the process's first parent ends at once
+        if self.process.get("terminal"):
+            _give_size(self.process)
         with SignalPipe() as pipe:
             pid = self.start(console)
             return foreground(pid, pipe, console.receive() if self.process.get("terminal") else -1)
+
+
+def _give_size(process: Process) -> None:
+    """Begin with our terminal's size: it would come too late for a program that asks at once."""
+    from hutch.linux.pty import get_window_size
+
+    if "consoleSize" not in process and os.isatty(0):
+        rows, columns = get_window_size(0)
+        process["consoleSize"] = {"height": rows, "width": columns}
 
 
 COMMANDS = {
