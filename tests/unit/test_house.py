@@ -47,7 +47,15 @@ BANNED_IMPORTS = {
     "tarfile": "hutch.image.layer reads tar, strictly",
     "multiprocessing": "forks and pickles",
 }
-FORBIDDEN_WORDS = ("/work/main", "/work/shared", "/work/.library", "/opt/hutch", "claude", "anthropic", "chatgpt", "language model")
+FORBIDDEN_WORDS = (
+    "/work/main",
+    "/work/shared",
+    "/work/.library",
+    "/opt/hutch",
+    "claude",
+    "anthropic",
+    "language model",
+)
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:

@@ -78,7 +78,7 @@ def import_(
         return _enter(store, layers, reference, spool_fd, blob, diff_id, msgspec.json.encode(document), limits)
 
 
-def _enter(  # noqa: PLR0917 (the parts of one image)
+def _enter(
     store: ImageStore,
     layers: Snapshotter,
     reference: Reference | None,

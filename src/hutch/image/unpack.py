@@ -44,7 +44,7 @@ class Unpacked:
     notes: tuple[str, ...] = ()
 
 
-def unpack_layer(  # noqa: PLR0917 (a layer is all of these)
+def unpack_layer(
     content: ContentStore,
     blob: Descriptor,
     diff_id: str,
