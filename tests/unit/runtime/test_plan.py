@@ -130,11 +130,12 @@ def test_relabelling_is_refused(option: str) -> None:
 
 def test_every_option_of_the_specifications_table_is_known() -> None:
     table = (
-        "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev nodiratime noexec "
-        "rdiratime noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime rbind rdev rdiratime "
-        "relatime remount rexec rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro "
-        "rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow runbindable rw shared silent slave "
-        "strictatime suid symfollow sync tmpcopyup unbindable idmap ridmap mand"
+        "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev "
+        "nodiratime noexec rdiratime noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow "
+        "private ratime rbind rdev rdiratime relatime remount rexec rnoatime rnodev rnodiratime rnoexec "
+        "rnorelatime rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave "
+        "rstrictatime rsuid rsymfollow runbindable rw shared silent slave strictatime suid symfollow sync "
+        "tmpcopyup unbindable idmap ridmap mand"
     ).split()
     assert set(table) <= set(NAMES)
     for option in table:
