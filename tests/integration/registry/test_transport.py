@@ -312,7 +312,9 @@ def test_g8_redirects_end():
         ("", "8.8.8.8"),
     ],
 )
-def test_g3_a_realm_that_is_not_ours_to_visit_gets_nothing(realm, addresses):
+def test_g3_a_realm_that_is_not_ours_to_visit_gets_nothing(realm, addresses, monkeypatch):
+    monkeypatch.setattr(hosts, "dial", lambda *_: pytest.fail("dialled"))
+
     def resolver(name, port):
         if hosts.literal(name):
             return [name]
