@@ -24,7 +24,7 @@ from hutch.runtime.state import CONFIG, FIFO, Directory, Record, container_ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, Self
 
     from hutch.runtime.cgroups.manager import CgroupManager
@@ -221,8 +221,11 @@ class Container:
 
     # --- doing
 
-    def start(self) -> None:
+    def start(self, warn: Callable[[str], None] = lambda _: None) -> None:
         """Let init execute the program, and wait until it does; then run the poststart hooks.
+
+        Args:
+            warn: is told of hooks that failed, which the specification says is no reason to.
 
         Raises:
             InvalidState: it has been started already, or has stopped.
@@ -232,7 +235,7 @@ class Container:
             self._release_init()
         finally:
             self.directory.unlock()
-        self._run_hooks("poststart", "running")
+        self._run_hooks("poststart", "running", warn)
 
     def _release_init(self) -> None:
         status = self.status()
@@ -341,11 +344,12 @@ class Container:
         finally:
             self.directory.unlock()
 
-    def delete(self, *, force: bool = False) -> None:
+    def delete(self, *, force: bool = False, warn: Callable[[str], None] = lambda _: None) -> None:
         """Remove what is left of it: processes in its cgroup, the cgroup, the record; then the poststop hooks run.
 
         Args:
             force: end it first if it has not stopped.
+            warn: is told of poststop hooks that failed.
 
         Raises:
             InvalidState: it has not stopped, without `force`.
@@ -362,7 +366,7 @@ class Container:
                 cgroup = self.cgroup()
                 cgroup.kill(SIGKILL)
                 cgroup.destroy()
-            self._run_hooks("poststop", "stopped")
+            self._run_hooks("poststop", "stopped", warn)
             self.directory.remove()
         finally:
             self.directory.unlock()
@@ -392,7 +396,7 @@ class Container:
         """
         return exit_status(os.waitpid(self.pid, 0)[1])
 
-    def _run_hooks(self, kind: str, status: str) -> None:
+    def _run_hooks(self, kind: str, status: str, warn: Callable[[str], None]) -> None:
         hooks = self.config.get("hooks") or {}
         if not hooks.get(kind):
             return
@@ -400,7 +404,8 @@ class Container:
 
         state = self.state()
         state["status"] = status
-        run_hooks(hooks, kind, state)
+        for text in run_hooks(hooks, kind, state):
+            warn(text)
 
 
 def remove_remains(state_dir: str, container_id: str) -> bool:

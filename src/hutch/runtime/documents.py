@@ -113,7 +113,7 @@ def parse(text: str, *, source: str) -> Any:
 def parse_object(data: bytes, *, source: str) -> dict[str, Any]:
     """Parse a document that must be one JSON object in UTF-8; errors as `parse`."""
     try:
-        text = data.decode("utf-8-sig")
+        text = data.removeprefix(b"\xef\xbb\xbf").decode()
     except UnicodeDecodeError as error:
         raise InvalidConfig(f"{source}: not UTF-8 at byte {error.start}") from None
     value = parse(text, source=source)

@@ -169,12 +169,12 @@ def test_terminal_in_the_foreground(runtime: oci.Runtime) -> None:
 
 
 def test_run_on_a_terminal(runtime: oci.Runtime) -> None:
-    bundle = runtime.bundle("term", "sh", "-c", "stty size; tty; read x; echo got $x; trap 'exit 3' INT; sleep 100")
+    bundle = runtime.bundle("term", "sh", "-c", "trap 'exit 3' INT; stty size; tty; read x; echo got $x; sleep 100")
     bundle.process["terminal"] = True
     status, output = talk(
         runtime.argv("run", "--bundle", bundle.write(), "term"), (b"/dev/", b"word\n"), (b"got word", b"\x03")
     )
-    assert status in (3, 130)
+    assert status == 3
     assert "31 91\n" in output
     assert runtime("list", "-q").stdout == ""
 
@@ -218,25 +218,16 @@ def test_cgroup_below_the_container_s(runtime: oci.Runtime) -> None:
         assert message in refused.stderr
 
 
-@pytest.mark.parametrize(
-    "user", ["", "x", "-1", "1:", ":1", "1:x", "01x", "4294967295", "4294967296", "1e3", "0x1", "٣", "1 "]
-)
-def test_c07_a_user_that_is_no_number_is_refused(runtime: oci.Runtime, user: str) -> None:
+def test_c07_a_user_is_the_one_that_was_asked_for_or_none(runtime: oci.Runtime) -> None:
     runtime.running("box")
-    done = runtime("exec", f"--user={user}", "box", "id", "-u", check=False)
-    if user:
-        assert done.returncode == 255
+    for user in ("x", "-1", "1:", ":1", "1:x", "01x", "4294967295", "4294967296", "1e3", "0x1", "٣", "1 "):
+        done = runtime("exec", f"--user={user}", "box", "id", "-u", check=False)
+        assert (user, done.returncode, done.stdout) == (user, 255, "")
         assert "--user" in done.stderr
-    else:
-        assert done.stdout == "0\n"
-
-
-@pytest.mark.parametrize("user", ["0", "1", "01", "65534:1", "2147483648", "4294967294:4294967294"])
-def test_c07_a_user_is_the_one_that_was_asked_for(runtime: oci.Runtime, user: str) -> None:
-    runtime.running("box")
-    uid, _, gid = user.partition(":")
-    done = runtime("exec", "--user", user, "box", "sh", "-c", "grep -E '^[UG]id' /proc/self/status")
-    assert fields(done.stdout) == {"Uid": " ".join([str(int(uid))] * 4), "Gid": " ".join([str(int(gid or 0))] * 4)}
+    for user in ("0", "1", "01", "65534:1", "2147483648", "4294967294:4294967294"):
+        uid, _, gid = user.partition(":")
+        done = runtime("exec", "--user", user, "box", "sh", "-c", "grep -E '^[UG]id' /proc/self/status")
+        assert fields(done.stdout) == {"Uid": " ".join([str(int(uid))] * 4), "Gid": " ".join([str(int(gid or 0))] * 4)}
 
 
 def test_c01_c02_c03_capabilities_are_what_was_asked_for(runtime: oci.Runtime) -> None:
@@ -288,18 +279,26 @@ def test_seccomp_and_signals_are_the_container_s(runtime: oci.Runtime) -> None:
         assert "Cannot assign requested address" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "cwd", [*(f"/proc/self/fd/{fd}" for fd in range(3, 20)), "/proc/1/cwd", "/proc/1/root", "/link"]
-)
-def test_a16_a_working_directory_cannot_be_the_host_s(runtime: oci.Runtime, cwd: str) -> None:
+HOSTILE_DIRECTORIES = (*(f"/proc/self/fd/{fd}" for fd in range(3, 20)), "/proc/1/cwd", "/proc/1/root", "/link")
+
+
+def test_a16_a_working_directory_cannot_be_the_host_s(runtime: oci.Runtime) -> None:
     bundle = runtime.bundle("box", "sleep", "1000")
     os.symlink("/proc/self/fd/7", f"{bundle.own_rootfs()}/link")
     runtime.create(bundle, "box")
     runtime("start", "box")
-    done = runtime(
-        "exec", "--cwd", cwd, "box", "sh", "-c", "pwd; ls /proc/self/cwd/../../../../../etc/hostname", check=False
-    )
-    assert done.returncode == 255, done.stdout
+    for cwd in HOSTILE_DIRECTORIES:
+        done = runtime("exec", "--cwd", cwd, "box", "pwd", check=False)
+        assert (cwd, done.returncode, done.stdout) == (cwd, 255, "")
+
+
+def test_a16_nor_that_of_run(runtime: oci.Runtime) -> None:
+    bundle = runtime.bundle("box", "pwd")
+    os.symlink("/proc/self/fd/7", f"{bundle.own_rootfs()}/link")
+    for cwd in HOSTILE_DIRECTORIES:
+        bundle.process["cwd"] = cwd
+        done = runtime("run", "--bundle", bundle.write(), "box", check=False)
+        assert (cwd, done.returncode, done.stdout) == (cwd, 1, "")
 
 
 def test_a20_exec_does_not_trust_the_container_s_proc(runtime: oci.Runtime) -> None:

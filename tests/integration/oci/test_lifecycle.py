@@ -30,7 +30,7 @@ def test_a_life(either: oci.Runtime) -> None:
     assert Path(bundle.path, "pid").read_bytes() == str(state["pid"]).encode()
     assert either("start", "life").stdout == ""
     assert either.status("life") == "running"
-    assert Path(f"/proc/{state['pid']}/comm").read_text() == "sleep\n"
+    wait_until(lambda: Path(f"/proc/{state['pid']}/comm").read_text() == "sleep\n", 5)
     either("pause", "life")
     assert either.status("life") == "paused"
     either("resume", "life")

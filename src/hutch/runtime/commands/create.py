@@ -88,7 +88,7 @@ def _run(context: Context, options: Options, arguments: list[str]) -> int:
     if not options.on("detach"):
         return _foreground(request)
     with request.console(detached=True) as console, request.create(console.fd) as container, _Doomed(container):
-        container.start()
+        container.start(warn=context.warn)
     return 0
 
 
@@ -105,10 +105,14 @@ def _foreground(request: _Request) -> int:
     ):
         if request.options.on("no-subreaper"):
             set_child_subreaper(False)
+
+        def begin() -> None:
+            container.start(warn=request.context.warn)
+
         with _Doomed(container):
-            status = foreground(container.pid, pipe, console.receive() if request.terminal else -1, container.start)
+            status = foreground(container.pid, pipe, console.receive() if request.terminal else -1, begin)
         if not request.options.on("keep"):
-            container.delete(force=True)
+            container.delete(force=True, warn=request.context.warn)
     return status
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def _start(context: Context, options: Options, arguments: list[str]) -> int:
     del options
     with Container.load(context.state_dir, arguments[0]) as container:
-        container.start()
+        container.start(warn=context.warn)
     return 0
 
 
@@ -38,7 +38,7 @@ def _delete(context: Context, options: Options, arguments: list[str]) -> int:
             return 0
         raise
     with container:
-        container.delete(force=force)
+        container.delete(force=force, warn=context.warn)
     return 0
 
 
