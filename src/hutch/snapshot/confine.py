@@ -29,6 +29,7 @@ _CAPABILITIES = (
     "CAP_SETFCAP",
     "CAP_SYS_ADMIN",  # trusted.* attributes; every way to use it otherwise needs a path or a namespace
 )
+_SIGKILL = 9  # the module `signal` would cost more to import than all else here
 _DATA_BYTES_MAX = 1 << 30
 _FILES_MAX = 1024
 
@@ -70,6 +71,7 @@ def give_up_paths() -> None:
 
 def give_up_powers() -> None:
     """Drop every capability but those that make files, bound memory and descriptors, and never gain anything again."""
+    process.set_pdeathsig(_SIGKILL)  # of the thread that waits for us
     process.set_no_new_privs()
     process.set_dumpable(False)
     rlimits.set("RLIMIT_CORE", 0, 0)

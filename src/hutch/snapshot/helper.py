@@ -64,6 +64,7 @@ def run(module: str, arguments: Sequence[str], *, stdin: int = subprocess.DEVNUL
         stderr=subprocess.DEVNULL,
         env={"LC_ALL": "C.UTF-8"},
         cwd="/",
+        start_new_session=True,  # a control-C is for us, who then end the child
     )
     try:
         with process:
