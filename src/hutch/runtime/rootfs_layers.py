@@ -115,7 +115,7 @@ def _make_overlay(setup: Setup, request: Request) -> int:
     try:
         lower_fds = [_layer(path, userns_fd, fds) for path in lower]
         try:
-            upper_fds = _open_upper(others, userns_fd, fds)
+            upper_fds = _open_upper(others, userns_fd, _mappings(setup, request)[0], fds)
             mounter = _mounter(setup, request) if userns_fd >= 0 else (0, 0)
             with acting_as(*mounter):
                 return _by_descriptors(request, lower_fds, upper_fds, rest)
@@ -177,12 +177,14 @@ def _layer(path: str, userns_fd: int, fds: list[int]) -> int:
     return fd
 
 
-def _open_upper(others: dict[str, str], userns_fd: int, fds: list[int]) -> dict[str, int]:
+def _open_upper(
+    others: dict[str, str], userns_fd: int, uids: Sequence[LinuxIDMapping], fds: list[int]
+) -> dict[str, int]:
     """Upper and work. Mapped, both are reached through one copy of their parent's mount: they must be on the same one.
 
     An upper directory that belongs to a range of the container's own is left unmapped: its ids are on disk already.
     """
-    if not others or userns_fd < 0 or os.stat(others["upperdir"]).st_uid != 0:
+    if not others or userns_fd < 0 or _has_private_ids(others["upperdir"], uids):
         return {name: _layer(path, -1, fds) for name, path in others.items()}
     parents = {os.path.dirname(path.rstrip("/")) for path in others.values()}
     if len(parents) != 1:
@@ -202,10 +204,20 @@ def _mounter(setup: Setup, request: Request) -> tuple[int, int]:
     Overlayfs does its own work in upper and work as who mounted it: through a map that has no id for the host's root,
     it could create nothing there, and would mount read-only.
     """
+    uids, gids = _mappings(setup, request)
+    return _host_id(uids), _host_id(gids)
+
+
+def _mappings(setup: Setup, request: Request) -> tuple[Sequence[LinuxIDMapping], Sequence[LinuxIDMapping]]:
     linux = setup.spec.get("linux") or {}
     uids = request.mount.get("uidMappings") or linux.get("uidMappings") or []
-    gids = request.mount.get("gidMappings") or linux.get("gidMappings") or []
-    return _host_id(uids), _host_id(gids)
+    return uids, request.mount.get("gidMappings") or linux.get("gidMappings") or []
+
+
+def _has_private_ids(path: str, uids: Sequence[LinuxIDMapping]) -> bool:
+    """Whether a directory belongs to one of the container's own ids on disk."""
+    owner = os.stat(path).st_uid
+    return any(entry["hostID"] <= owner < entry["hostID"] + entry["size"] for entry in uids)
 
 
 def _host_id(mappings: Sequence[LinuxIDMapping]) -> int:
@@ -267,7 +279,7 @@ def _mapped_by_names(setup: Setup, request: Request, lower: list[str], others: d
         for index, path in enumerate(lower):
             names.append(_stage(stage_fd, f"l{index}", _layer(path, userns_fd, fds)))
         data = [f"lowerdir={':'.join(names)}"]
-        if others and os.stat(others["upperdir"]).st_uid == 0:  # as in _open_upper
+        if others and not _has_private_ids(others["upperdir"], _mappings(setup, request)[0]):
             parent = os.path.dirname(others["upperdir"].rstrip("/"))
             _stage(stage_fd, "u", _layer(parent, userns_fd, fds))
             others = {name: f"u/{os.path.basename(path.rstrip('/'))}" for name, path in others.items()}
