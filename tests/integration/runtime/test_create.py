@@ -358,3 +358,9 @@ def test_c15_a_label_the_host_cannot_set_is_refused(box: Box, kind: str) -> None
         pytest.skip("this host has the security module")
     box.process[kind] = "some_label"
     assert "this host has no" in box.fails("true")
+
+
+def test_lo_is_up_in_a_new_network_namespace(box: Box) -> None:
+    done = box.sh("ip addr show lo")
+    assert "UP,LOOPBACK" in done.out.replace("LOOPBACK,UP", "UP,LOOPBACK")
+    assert "127.0.0.1/8" in done.out
