@@ -178,6 +178,19 @@ def test_writes_stay_in_the_snapshot(layers: Snapshotter, tmp_root: Roots):
         layers.usage("one")
 
 
+def test_d14_device_nodes_of_an_image_cannot_be_opened(layers: Snapshotter, tmp_root: Roots):
+    chain = commit(layers, Layer("").device("null", 1, 3, mode=0o666).device("disk", 7, 0, block=True, mode=0o666))
+    target = f"{tmp_root.base}/target"
+    os.mkdir(target)
+    program = trees.program(layers.prepare("k", chain).mounts, target, "/unused")
+    program[2] = program[2].replace("os.chroot(target)", "os.chdir(target); exec(command[0]); raise SystemExit")
+    for name in ("null", "disk"):
+        script = f"os.lstat({name!r}); os.open({name!r}, os.O_RDONLY)"
+        done = subprocess.run([*program[:-1], script], capture_output=True, text=True, check=False)
+        assert "PermissionError: [Errno 13]" in done.stderr
+    layers.remove("k")
+
+
 def test_an_image_without_layers(layers: Snapshotter, tmp_root: Roots):
     tree = view(layers, tmp_root, [])
     assert list(tree) == ["."]

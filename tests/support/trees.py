@@ -86,15 +86,15 @@ def _main() -> None:
     else:
         unshare(CLONE_NEWNS)
     mount.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
+    flags = {"ro": mount.MOUNT_ATTR_RDONLY, "nosuid": mount.MOUNT_ATTR_NOSUID, "nodev": mount.MOUNT_ATTR_NODEV}
     for one in json.loads(mounts):
         place = target + one["destination"].rstrip("/")
         words = one["options"]
+        attributes = sum(flags[word] for word in words if word in flags)
         if one["type"] == "bind":
             recursive = mount.MS_REC if "rbind" in words else 0
             mount.mount(one["source"], place, None, mount.MS_BIND | recursive)
-            if "ro" in words:
-                attributes = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
-                mount.mount_setattr(-100, place, attr_set=attributes)
+            mount.mount_setattr(-100, place, attr_set=attributes)
         elif one["type"] == "overlay":
             fd = mount.fsopen("overlay")
             for word in words:
@@ -104,10 +104,10 @@ def _main() -> None:
                         mount.fsconfig_string(fd, "lowerdir+", lower)
                 elif equals:
                     mount.fsconfig_string(fd, key, value)
-                else:
+                elif word not in flags:
                     mount.fsconfig_flag(fd, key)
             mount.fsconfig_create(fd)
-            mount.move_mount(mount.fsmount(fd), "", -100, place)
+            mount.move_mount(mount.fsmount(fd, attributes), "", -100, place)
         else:
             data = ",".join(word for word in words if "=" in word)
             mount.mount(one["source"], place, one["type"], mount.MS_NOSUID | mount.MS_RDONLY, data)

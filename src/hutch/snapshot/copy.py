@@ -47,5 +47,5 @@ class CopySnapshotter(SnapshotDirectories):
             except BaseException:
                 delete(new)
                 raise
-        options = ["rbind", "rw"]
+        options = ["rbind", "rw", "nodev"]
         return Rootfs(({"destination": "/", "type": "bind", "source": root, "options": options},), "", lowers, "plain")

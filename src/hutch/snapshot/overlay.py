@@ -38,7 +38,7 @@ def overlay_mount(lowers: Sequence[str], upper: str, work: str, *, user: bool, d
     options = [f"lowerdir={':'.join(lowers)}"]
     if upper:
         options += [f"upperdir={upper}", f"workdir={work}"]
-    options += OPTIONS
+    options += [*OPTIONS, "nodev"]  # device nodes of a layer are files to look at, not to open (security.md D14)
     if user:
         options.append("userxattr")
     return {"destination": destination, "type": "overlay", "source": "overlay", "options": options}
