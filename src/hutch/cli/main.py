@@ -9,6 +9,7 @@ import os
 import sys
 
 from hutch.errors import HutchError
+from hutch.linux import stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: the container's, or 125 (126, 127) when it could not be run, 1 for other commands' errors.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_standard_streams()
     status = 125
     try:
         return _dispatch(words)
@@ -84,6 +86,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         status = 130
     return status
+
+
+def _open_standard_streams() -> None:
+    """Whoever closed one wants no output there, but neither a traceback nor our files in its place."""
+    stdio.fill()
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def _complain(error: HutchError) -> None:

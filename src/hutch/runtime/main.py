@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from hutch.linux import stdio
 from hutch.runtime.arguments import BOOLEAN, TEXT, Flag, count, help_text, parse
 
 TYPE_CHECKING = False
@@ -133,4 +134,5 @@ def _out(text: str) -> None:
 
 def run() -> NoReturn:
     """The launcher's entry: run the process's own command line and end, without tearing the interpreter down."""
+    stdio.fill()
     os._exit(main(sys.argv[1:]))
