@@ -411,6 +411,46 @@ def test_b01_b02_the_process_about_to_be_cannot_be_touched_from_inside(runtime: 
     assert interpreter_hash() == before
 
 
+def test_b01_create_that_joins_a_pid_namespace_is_sealed_too(runtime: oci.Runtime) -> None:
+    state = runtime.running("first")
+    bundle = runtime.bundle("second", "sh", "-c", "cat /proc/1/comm; echo $$")
+    for entry in bundle.spec["linux"]["namespaces"]:
+        if entry["type"] == "pid":
+            entry["path"] = f"/proc/{state['pid']}/ns/pid"
+    before = """
+import os, hutch.runtime.create as c
+original = c._Creation.run
+def tell(self, options):
+    os.write(2, os.readlink("/proc/self/exe").encode())
+    original(self, options)
+c._Creation.run = tell
+"""
+    telling = oci.launcher(os.path.dirname(runtime.root), "telling", before=before)
+    argv = [telling, "--root", runtime.root, "run", "--bundle", bundle.write(), "second"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stderr.partition(":")[0]) == (0, "/memfd"), done.stderr
+    assert done.stdout.splitlines()[0] == "sleep"
+    assert int(done.stdout.splitlines()[1]) > 1
+
+
+def test_exec_in_a_user_namespace(either: oci.Runtime) -> None:
+    bundle = either.bundle("box", "sleep", "1000")
+    rootfs = bundle.own_rootfs()
+    for path in (rootfs, os.path.dirname(rootfs), os.path.dirname(os.path.dirname(rootfs))):
+        os.chmod(path, 0o755)
+    bundle.spec["linux"]["namespaces"].append({"type": "user"})
+    maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = maps
+    either.create(bundle, "box")
+    either("start", "box")
+    done = either("exec", "box", "sh", "-c", f"{STATUS}; cat /proc/self/uid_map; readlink /proc/self/ns/user")
+    assert fields(done.stdout)["Uid"] == "0 0 0 0"
+    assert done.stdout.splitlines()[-2].split() == ["0", "100000", "65536"]
+    assert done.stdout.splitlines()[-1] == os.readlink(f"/proc/{either.state('box')['pid']}/ns/user")
+    done = either("exec", "-u", "7:8", "box", "sh", "-c", "id -u; id -g")
+    assert done.stdout == "7\n8\n"
+
+
 def test_b01_the_program_of_a_running_exec_is_not_the_interpreter(runtime: oci.Runtime) -> None:
     """The shebang trick: a script whose interpreter is /proc/self/exe gets a sealed file of ours, not python."""
     bundle = runtime.bundle("box", "sleep", "1000")

@@ -33,6 +33,10 @@ class _Request:
         self.bundle = os.path.abspath(options.text("bundle") or ".")
         self.spec: Spec = config.load(self.bundle)
         self.terminal = bool(self.spec.get("process", {}).get("terminal"))
+        if _joins_pid_namespace(self.spec):
+            from hutch.runtime.seal import ensure_sealed
+
+            ensure_sealed()  # whoever is in that namespace already sees init before it has executed its program
 
     def console(self, *, detached: bool) -> ConsoleSocket:
         """Where the terminal goes; InvalidArgument if the options do not fit together."""
@@ -60,6 +64,11 @@ class _Request:
             with _Doomed(container):
                 write_pid_file(options.text("pid-file"), container.pid)
         return container
+
+
+def _joins_pid_namespace(spec: Spec) -> bool:
+    namespaces = spec.get("linux", {}).get("namespaces") or []
+    return any(entry["type"] == "pid" and entry.get("path") for entry in namespaces)
 
 
 class _Doomed:
