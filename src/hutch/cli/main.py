@@ -14,6 +14,7 @@ from hutch.linux import stdio
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
     from hutch.cli.command import Command
     from hutch.cli.flags import Flag
@@ -198,3 +199,17 @@ def _overview(table: tuple[Flag, ...]) -> str:
         f"Commands:\n{commands}\n\nOptions:\n{describe(table)}\n\n{_EXAMPLES}\n\n"
         "Run 'hutch COMMAND --help' for more information on a command"
     )
+
+
+def run() -> NoReturn:
+    """The launcher's entry: run the process's own command line and end, without tearing the interpreter down."""
+    status = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        status = status or 1
+    except OSError as error:
+        os.write(2, f"hutch: cannot write the output: {os.strerror(error.errno or 0).lower()}\n".encode())
+        status = status or 1
+    os._exit(status)
