@@ -53,6 +53,7 @@ class _X86_64(_Unified):
     ioprio_get = 252
     unshare = 272
     prlimit64 = 302
+    rt_sigaction = 13
     setns = 308
     sched_setattr = 314
     sched_getattr = 315
@@ -75,6 +76,7 @@ class _Arm64(_Unified):
     prctl = 167
     keyctl = 219
     prlimit64 = 261
+    rt_sigaction = 134
     setns = 268
     sched_setattr = 274
     sched_getattr = 275

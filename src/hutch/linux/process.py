@@ -48,6 +48,9 @@ IOPRIO_WHO_PROCESS, IOPRIO_WHO_PGRP, IOPRIO_WHO_USER = 1, 2, 3
 PER_LINUX = 0x0000
 PER_LINUX32 = 0x0008
 
+_SIGSET_BYTES = 8
+_SIGACTION_BYTES = 32  # struct sigaction as the kernel has it: handler, flags, restorer (x86-64), mask
+
 setgroups = os.setgroups
 setresuid = os.setresuid
 setresgid = os.setresgid
@@ -224,3 +227,13 @@ def start_time(pid: int | str) -> int:
         os.close(fd)
     # The name (field 2) may hold spaces and parentheses: fields are counted from its end.
     return int(text.rpartition(b")")[2].split()[22 - 3])
+
+
+def default_signal(number: int) -> None:
+    """Give signal `number` its default disposition, 32 and 33 too, which the C library keeps to itself.
+
+    Raises:
+        OSError: EINVAL, no such signal, or one whose disposition is fixed.
+    """
+    action = create_string_buffer(_SIGACTION_BYTES)  # SIG_DFL is 0
+    syscall(NR.rt_sigaction, number, byref(action), None, _SIGSET_BYTES)

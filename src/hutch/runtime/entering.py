@@ -25,6 +25,8 @@ def restore_signals() -> None:
     """The rest, right before execve: a program would inherit them ignored."""
     for number in _IGNORED_BY_PYTHON:
         signals.handle(number, signals.SIG_DFL)
+    for number in range(_LAST_STANDARD + 1, signals.LAST + 1):  # Python has no say over 32 and 33
+        process.default_signal(number)
 
 
 def forbid_imports() -> None:
