@@ -10,7 +10,7 @@ import errno
 import os
 import select
 
-from hutch.errors import ContainerSetupFailed, HutchError, InvalidConfig, NotSupported
+from hutch.errors import ContainerSetupFailed, HutchError, InvalidConfig, InvalidState, NotSupported
 from hutch.linux import caps, process
 from hutch.linux.proc import Proc
 from hutch.linux.seqpacket import pair
@@ -192,6 +192,11 @@ class _Creation:
                 raise
             return  # an ordinary user without cgroups, who asks for no limits
         manager.create()
+        # Its end is the end of everybody in it: it must be the container's alone.
+        others = [] if systemd_cgroup else manager.pids()
+        if others:
+            message = f"container's cgroup is not empty: {len(others)} process(es) found"
+            raise InvalidState(message, have="in use", want="empty")
         record.cgroup_paths = manager.paths()
         self.setup.cgroup = manager
         container.directory.save_record(record)  # so that `delete --force` finds it if we are killed

@@ -128,6 +128,18 @@ def test_an_init_killed_before_start_is_seen(box: Box) -> None:
         container.start()
 
 
+def test_a_cgroup_that_others_live_in_is_refused_and_they_live_on(box: Box) -> None:
+    first = box.create("sleep", "1000")
+    box.cgroup, box.living = f"{box.cgroup}0", []
+    box.linux["cgroupsPath"] = box.cgroup
+    spec = {**box.spec, "linux": box.linux}
+    with pytest.raises(HutchError, match="cgroup is not empty: 1 process"):
+        create_module.create(spec, container_id="second", bundle=box.bundle.path, state_dir=box.state_dir)
+    box.living = [first]
+    assert os.listdir(box.state_dir) == [first.id]
+    assert first.status() == "created"
+
+
 def test_arguments_that_do_not_fit_fail_in_create(box: Box) -> None:
     box.process["args"] = ["true", *["x" * 100_000] * 100]
     with pytest.raises(ContainerSetupFailed, match="argument list too long"):
