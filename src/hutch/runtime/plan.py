@@ -144,11 +144,13 @@ def _refuse(spec: Spec, process: Process) -> None:
     linux = spec.get("linux") or {}
     if label := linux.get("mountLabel"):
         credentials.require_selinux(f"linux.mountLabel: {label}")
+        raise NotSupported("linux.mountLabel: not implemented")
     credentials.exec_label(process)
     if linux.get("memoryPolicy"):
         raise NotSupported("linux.memoryPolicy: not implemented")
-    if linux.get("intelRdt") and not os.path.isdir("/sys/fs/resctrl/info"):
-        raise NotSupported("linux.intelRdt: resctrl is not mounted on this host")
+    if linux.get("intelRdt"):
+        lacks = "not implemented" if os.path.isdir("/sys/fs/resctrl/info") else "resctrl is not mounted on this host"
+        raise NotSupported(f"linux.intelRdt: {lacks}")
 
 
 def _note_idmapped(plan: Plan, requests: list[Request], *, privileged: bool) -> None:

@@ -88,6 +88,8 @@ def test_every_step_says_what_it_does() -> None:
     [
         ({"process": None}, InvalidConfig, "process: required"),
         ({"linux": {"namespaces": [], "memoryPolicy": {"mode": "x"}}}, NotSupported, "linux.memoryPolicy"),
+        ({"linux": {"namespaces": [], "intelRdt": {"closID": "x"}}}, NotSupported, "linux.intelRdt"),
+        ({"linux": {"namespaces": [], "mountLabel": "a:b:c:d"}}, NotSupported, "linux.mountLabel"),
     ],
 )
 def test_what_cannot_be_is_said(change: dict[str, Any], error: type[Exception], message: str) -> None:
