@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,7 +22,9 @@ from hutch.image.platform import Platform
 from hutch.image.reference import Reference
 from hutch.image.store import ImageStore
 from hutch.image.unpack import unpack_layer
-from hutch.snapshot.snapshotter import Snapshotter
+
+if TYPE_CHECKING:
+    from hutch.snapshot.snapshotter import Snapshotter
 
 _CHUNK = 1 << 20
 _REDIRECTS_MAX = 5

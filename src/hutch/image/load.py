@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -44,7 +44,9 @@ from hutch.image.platform import Platform
 from hutch.image.reference import Reference
 from hutch.image.store import ImageStore
 from hutch.image.unpack import unpack_layer
-from hutch.snapshot.snapshotter import Snapshotter
+
+if TYPE_CHECKING:
+    from hutch.snapshot.snapshotter import Snapshotter
 
 _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _IMAGES_MAX = 1000

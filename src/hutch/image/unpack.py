@@ -11,13 +11,16 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hutch.errors import DigestMismatch, NotSupported, Unavailable
 from hutch.image.content import ContentStore
 from hutch.image.limits import Limits
 from hutch.image.manifest import LAYER_TYPES, Descriptor
 from hutch.snapshot import helper
-from hutch.snapshot.snapshotter import Snapshotter
+
+if TYPE_CHECKING:
+    from hutch.snapshot.snapshotter import Snapshotter
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
