@@ -7,7 +7,7 @@ import stat
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,12 +17,14 @@ from hutch.linux import mount
 from hutch.snapshot.copy import CopySnapshotter
 from hutch.snapshot.layers import LayerStore
 from hutch.snapshot.overlay import OverlaySnapshotter
-from hutch.snapshot.snapshotter import Snapshotter
 from tests.conftest import Roots
 from tests.support import trees
 from tests.support.evil import Layer, digest_of
 from tests.support.files import unmount_below
 from tests.support.host import requires
+
+if TYPE_CHECKING:
+    from hutch.snapshot.snapshotter import Snapshotter
 
 pytestmark = [requires("root"), pytest.mark.leaks_nothing]
 

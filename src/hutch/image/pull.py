@@ -36,7 +36,10 @@ from hutch.image.response import Cancelled
 from hutch.image.store import ImageStore
 from hutch.image.transport import Transport
 from hutch.image.unpack import unpack_layer
-from hutch.snapshot.snapshotter import Snapshotter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hutch.snapshot.snapshotter import Snapshotter
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _POLL_S = 0.05

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import os
 
-import msgspec
-
-from hutch.errors import HutchError, InvalidArgument, NotSupported
+from hutch.errors import HutchError, InvalidArgument, InvalidConfig, NotSupported
+from hutch.runtime import documents
 from hutch.snapshot import helper, idmap
-from hutch.snapshot.copy import CopySnapshotter
 from hutch.snapshot.layers import delete
 from hutch.snapshot.overlay import OPTIONS, OverlaySnapshotter
-from hutch.snapshot.snapshotter import Snapshotter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from hutch.snapshot.snapshotter import Snapshotter
 
 NAMES = ("overlay", "copy")
 _FILE = "snapshotter.json"
 _FILE_BYTES_MAX = 64 << 10
 
 
-class Choice(msgspec.Struct, frozen=True):
+class Choice:
     """An answer.
 
     Attributes:
@@ -31,10 +34,13 @@ class Choice(msgspec.Struct, frozen=True):
         user: whether it was found in a user namespace.
     """
 
-    name: str
-    reason: str
-    kernel: str = ""
-    user: bool = False
+    __slots__ = ("kernel", "name", "reason", "user")
+
+    def __init__(self, name: str, reason: str, kernel: str = "", *, user: bool = False) -> None:
+        self.name = name
+        self.reason = reason
+        self.kernel = kernel
+        self.user = user
 
 
 def choose(root: str, wanted: str = "") -> tuple[Snapshotter, Choice]:
@@ -59,6 +65,8 @@ def choose(root: str, wanted: str = "") -> tuple[Snapshotter, Choice]:
             raise NotSupported(f"snapshotter {wanted}: {choice.reason}")
     if choice.name == "overlay":
         return OverlaySnapshotter(root, user=user), choice
+    from hutch.snapshot.copy import CopySnapshotter
+
     return CopySnapshotter(root), choice
 
 
@@ -67,23 +75,26 @@ def probe(root: str, *, user: bool) -> Choice:
     kernel = os.uname().release
     path = f"{root}/{_FILE}"
     try:
-        with open(path, "rb", buffering=0) as file:
-            known = msgspec.json.decode(file.read(_FILE_BYTES_MAX), type=Choice)
-        if (known.kernel, known.user) == (kernel, user):
-            return known
-    except (FileNotFoundError, msgspec.MsgspecError):
-        pass  # first start, or not ours: try again
+        known = documents.read_object(path, _FILE_BYTES_MAX)
+    except (FileNotFoundError, InvalidConfig):
+        known = {}  # first start, or not ours: try again
+    if (known.get("kernel"), known.get("user")) == (kernel, user) and _answers(known):
+        return Choice(known["name"], known["reason"], kernel, user=user)
     reason = _overlay_fails(root, user)
     if reason:
-        choice = Choice("copy", f"overlay does not work here: {reason}", kernel, user)
+        choice = Choice("copy", f"overlay does not work here: {reason}", kernel, user=user)
     else:
         what = "overlay in a user namespace (userxattr)" if user else "overlay, mounted natively"
-        choice = Choice("overlay", what, kernel, user)
+        choice = Choice("overlay", what, kernel, user=user)
     new = f"{path}.{os.getpid()}"
     with open(new, "wb", opener=_private) as file:
-        file.write(msgspec.json.encode(choice))
+        file.write(documents.dump_bytes({name: getattr(choice, name) for name in Choice.__slots__}))
     os.rename(new, path)
     return choice
+
+
+def _answers(known: dict[str, Any]) -> bool:
+    return known.get("name") in NAMES and isinstance(known.get("reason"), str)
 
 
 def _overlay_fails(root: str, user: bool) -> str:

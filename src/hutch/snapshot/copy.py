@@ -9,12 +9,15 @@ slow and large, but it needs nothing of the kernel or the file system (reflinks 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from hutch.snapshot import helper
 from hutch.snapshot.layers import delete
 from hutch.snapshot.overlay import SnapshotDirectories
 from hutch.snapshot.snapshotter import Rootfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class CopySnapshotter(SnapshotDirectories):

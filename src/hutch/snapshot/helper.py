@@ -12,14 +12,14 @@ The report is a list of byte strings with NULs between them; the first says what
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import subprocess
 import sys
-from collections.abc import Sequence
-from functools import cache
 
 from hutch import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 REPORT_BYTES_MAX = 64 << 10
 _LIBRARIES = ("hutch", "isal", "zstandard")
@@ -31,9 +31,10 @@ sys.exit(__import__(module, fromlist=["main"]).main(sys.argv[3:]))
 """
 
 
-@cache
 def library_paths() -> str:
     """The directories that the helper's imports come from, a line each."""
+    import importlib.util
+
     found: list[str] = []
     for name in _LIBRARIES:
         spec = importlib.util.find_spec(name)
@@ -44,22 +45,24 @@ def library_paths() -> str:
     return "\n".join(found)
 
 
-def run(module: str, arguments: Sequence[str], *, stdin: int = subprocess.DEVNULL) -> list[bytes]:
+def run(module: str, arguments: Sequence[str], *, stdin: int | None = None) -> list[bytes]:
     """Run `module.main(arguments)` in a child and return what it reported.
 
     Args:
         module: of hutch; its `main` ends by `report` or `report_failure`.
         arguments: strings without NUL; in them, paths the child trusts.
-        stdin: descriptor the child reads its input from; stays the caller's.
+        stdin: descriptor the child reads its input from; stays the caller's; None for none.
 
     Raises:
         HutchError: what the child reported, of the class it named.
         OSError: what the kernel told the child.
         Internal: the child ended without a report.
     """
+    import subprocess  # 14 ms: not for who needs no helper
+
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-B", "-c", _PROGRAM, module, library_paths(), *arguments],
-        stdin=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={"LC_ALL": "C.UTF-8"},

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
 
-from hutch.linux.mountinfo import MountInfo, mountinfo
+from hutch.linux.mountinfo import mountinfo
 from hutch.snapshot.layers import check_key
 from hutch.snapshot.overlay import overlay_mount
 from hutch.snapshot.snapshotter import Part, Rootfs
-from hutch.spec.runtime import Mount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hutch.linux.mountinfo import MountInfo
+    from hutch.spec.runtime import Mount
 
 _PSEUDO = frozenset(
     "autofs binder binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs fusectl hugetlbfs mqueue "
@@ -38,7 +41,7 @@ def host_rootfs(root: str, key: str, *, user: bool) -> Rootfs:
         key: of the snapshot; `remove` of any snapshotter deletes it.
         user: for mounting in a user namespace.
     """
-    view = _View(root, f"{root}/snapshots/{check_key(key)}", user, mountinfo())
+    view = _View(root, f"{root}/snapshots/{check_key(key)}", mountinfo(), user=user)
     os.makedirs(view.directory, mode=0o700, exist_ok=True)
     if user:
         view.assemble()
@@ -60,20 +63,15 @@ def is_real(mount: MountInfo) -> bool:
     return mount.mount_point == "/" or (mount.fstype not in _PSEUDO and not mount.fstype.startswith("fuse."))
 
 
-@dataclass
 class _View:
     """One view in the making."""
 
-    root: str
-    directory: str
-    user: bool
-    table: list[MountInfo]
-    mounts: list[Mount] = field(default_factory=list)
-    parts: list[Part] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self, root: str, directory: str, table: list[MountInfo], *, user: bool) -> None:
+        self.root, self.directory, self.user = root, directory, user
+        self.mounts: list[Mount] = []
+        self.parts: list[Part] = []
         # What is mounted last on a mount point is what one sees.
-        self._by_point = {mount.mount_point: mount for mount in self.table}
+        self._by_point = {mount.mount_point: mount for mount in table}
         self._points = sorted(self._by_point)
 
     def overlay_everything(self) -> None:

@@ -10,27 +10,29 @@ The files of a layer reach the disk (syncfs) before the marker, the marker befor
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
-import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from types import TracebackType
-from typing import Self
 
-import msgspec
-
-from hutch.errors import InvalidArgument, NotFound
+from hutch.errors import InvalidArgument, InvalidConfig, NotFound
 from hutch.linux.files import syncfs
+from hutch.runtime import documents
 from hutch.snapshot import helper, idmap
 from hutch.snapshot.removal import remove_tree
 from hutch.snapshot.snapshotter import LayerInfo
 
-_CHAIN_ID = re.compile(r"\A(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})\Z")
-_KEY = re.compile(r"\A[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}\Z")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+    from typing import Self
+
+_DIGITS = {"sha256": 64, "sha512": 128}
+_HEX = frozenset("0123456789abcdef")
+_ALPHANUMERIC = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_KEY = _ALPHANUMERIC | frozenset("_.-")
+_KEY_MAX = 255
 _MARKER = "layer.json"
 _MARKER_BYTES_MAX = 64 << 10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -67,7 +69,7 @@ class LayerStore:
 
     def path(self, chain_id: str) -> str:
         """The directory of a layer that may or may not exist."""
-        if not _CHAIN_ID.match(chain_id):
+        if not _is_chain_id(chain_id):
             raise InvalidArgument(f"chain id {chain_id[:140]!r}: not a digest")
         return f"{self._layers}/{chain_id.replace(':', '-')}"
 
@@ -90,11 +92,10 @@ class LayerStore:
         """
         path = f"{self.path(chain_id)}/{_MARKER}"
         try:
-            with open(path, "rb", buffering=0) as file:
-                found = msgspec.json.decode(file.read(_MARKER_BYTES_MAX), type=LayerInfo)
+            found = LayerInfo.parse(documents.read_object(path, _MARKER_BYTES_MAX))
         except FileNotFoundError:
             raise NotFound(f"layer {chain_id}: not here") from None
-        except msgspec.MsgspecError as problem:
+        except (InvalidConfig, ValueError) as problem:
             raise NotFound(f"layer {chain_id}: broken {_MARKER}", hint="pull the image again") from problem
         if found.chain_id != chain_id:
             raise NotFound(f"layer {chain_id}: {_MARKER} names another layer", hint="pull the image again")
@@ -103,7 +104,7 @@ class LayerStore:
     def all(self) -> list[str]:
         """The chain ids of whole layers."""
         names = (name.replace("-", ":", 1) for name in os.listdir(self._layers))
-        return sorted(name for name in names if _CHAIN_ID.match(name) and self.has(name))
+        return sorted(name for name in names if _is_chain_id(name) and self.has(name))
 
     def stack(self, chain_ids: Sequence[str]) -> tuple[str, ...]:
         """The directories of a chain (base first), top first, without those that an opaque layer hides.
@@ -145,10 +146,7 @@ class LayerStore:
             kind = name.partition("-")[0]
             if kind not in _TEMPORARY or (kind in _UNLOCKED and _age_s(f"{self.tmp}/{name}") < _UNLOCKED_AGE_S):
                 continue
-            with contextlib.suppress(FileNotFoundError), _locked(f"{self.tmp}/{name}") as free:
-                if free:
-                    delete(f"{self.tmp}/{name}")
-                    count += 1
+            count += _delete_unlocked(f"{self.tmp}/{name}")
         for name in os.listdir(self._layers):
             if not os.path.exists(f"{self._layers}/{name}/{_MARKER}"):
                 self.discard(f"{self._layers}/{name}")
@@ -160,7 +158,7 @@ class LayerStore:
         marker = f"{directory}/{_MARKER}"
         fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, msgspec.json.encode(asdict(info)))
+            os.write(fd, documents.dump_bytes(info.to_dict()))
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -221,9 +219,14 @@ class DirectoryStage:
             os.close(self._lock_fd)
 
 
+def _is_chain_id(text: str) -> bool:
+    algorithm, _, digits = text.partition(":")
+    return len(digits) == _DIGITS.get(algorithm) and _HEX.issuperset(digits)
+
+
 def check_key(key: str) -> str:
     """Return a snapshot's key, or raise InvalidArgument if it cannot be a file name."""
-    if not _KEY.match(key):
+    if not 0 < len(key) <= _KEY_MAX or key[0] not in _ALPHANUMERIC or not _KEY.issuperset(key):
         raise InvalidArgument(f"snapshot key {key[:260]!r}: letters, digits, '_', '.' and '-' only")
     return key
 
@@ -255,14 +258,17 @@ def _sync(directory: str) -> None:
         os.close(fd)
 
 
-@contextlib.contextmanager
-def _locked(path: str) -> Iterator[bool]:
-    """Whether nobody else holds the lock on a directory; held meanwhile."""
-    fd = os.open(path, _DIRECTORY)
+def _delete_unlocked(path: str) -> int:
+    """Delete a tree unless somebody holds the lock on it; returns how many were deleted."""
+    try:
+        fd = os.open(path, _DIRECTORY)
+    except FileNotFoundError:
+        return 0
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
+        delete(path)
+    except (BlockingIOError, FileNotFoundError):
+        return 0
     finally:
         os.close(fd)
+    return 1

@@ -13,14 +13,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
 
 from hutch.errors import InvalidState, NotFound
 from hutch.snapshot import helper, idmap
-from hutch.snapshot.layers import DirectoryStage, LayerStore, check_key
-from hutch.snapshot.snapshotter import LayerInfo, Rootfs, Usage
-from hutch.snapshot.tree import usage_of
-from hutch.spec.runtime import Mount
+from hutch.snapshot.layers import LayerStore, check_key
+from hutch.snapshot.snapshotter import Rootfs, Usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hutch.snapshot.layers import DirectoryStage
+    from hutch.snapshot.snapshotter import LayerInfo
+    from hutch.spec.runtime import Mount
 
 OPTIONS = ("metacopy=off", "redirect_dir=nofollow", "index=off")
 
@@ -103,6 +108,8 @@ class SnapshotDirectories:
         if idmap.needs_user_namespace():
             size, inodes = helper.run("hutch.snapshot.tree_child", ["usage", path])
             return Usage(int(size), int(inodes))
+        from hutch.snapshot.tree import usage_of
+
         return Usage(*usage_of(path))
 
     def sweep(self) -> int:

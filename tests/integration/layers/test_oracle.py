@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,12 +12,14 @@ from hutch.image.content import ContentStore
 from hutch.image.store import ImageStore
 from hutch.snapshot.copy import CopySnapshotter
 from hutch.snapshot.overlay import OverlaySnapshotter
-from hutch.snapshot.snapshotter import Snapshotter
 from tests.conftest import Roots
 from tests.support import trees
 from tests.support.host import requires
 from tests.support.images import Image
 from tests.support.programs import run
+
+if TYPE_CHECKING:
+    from hutch.snapshot.snapshotter import Snapshotter
 
 pytestmark = requires("root", "program:umoci", "program:skopeo")
 
