@@ -1,7 +1,8 @@
 """`hutch save`: images into one archive that docker, podman, skopeo and hutch load.
 
 A docker-archive is an OCI layout with docker's manifest.json beside, as docker has written it since version 25; blobs
-are stored once, as they are in the store. What is written is the same for the same images: no times, no owners.
+are stored once, as they are in the store (zstd layers a second time, uncompressed, for old versions of docker). What
+is written is the same for the same images: no times, no owners.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from hutch.errors import AlreadyExists, InvalidArgument
+from hutch.errors import AlreadyExists, DigestMismatch, InvalidArgument
+from hutch.image import decompress
 from hutch.image import digest as digests
 from hutch.image.content import ContentStore
 from hutch.image.image import Image
-from hutch.image.manifest import OCI_INDEX
+from hutch.image.limits import Limits, Meter
+from hutch.image.manifest import OCI_INDEX, Descriptor
 from hutch.image.reference import Reference
 from hutch.image.store import ImageStore
 
@@ -109,6 +112,10 @@ def _write(place: _Target, chosen: Sequence[_Chosen], content: ContentStore, *, 
             place.blob(_name(digest), blob_fd, size)
         finally:
             os.close(blob_fd)
+    if docker:
+        for diff_id, digest in sorted(_unpacked_layers(chosen).items()):
+            if diff_id not in blobs:
+                _write_unpacked(place, content, digest, diff_id)
     place.data("index.json", msgspec.json.encode(_index(chosen, blobs)))
     if docker:
         place.data("manifest.json", msgspec.json.encode([_docker_entry(one) for one in chosen]))
@@ -129,11 +136,51 @@ def _index(chosen: Sequence[_Chosen], sizes: dict[str, int]) -> dict[str, Any]:
 
 
 def _docker_entry(one: _Chosen) -> dict[str, Any]:
+    layers = zip(one.image.manifest.layers, one.image.config.rootfs.diff_ids, strict=True)
     return {
         "Config": _name(one.image.manifest.config.digest),
         "RepoTags": [name.familiar() for name in one.names] or None,
-        "Layers": [_name(layer.digest) for layer in one.image.manifest.layers],
+        "Layers": [_name(diff_id if _is_zstd(layer) else layer.digest) for layer, diff_id in layers],
     }
+
+
+def _is_zstd(layer: Descriptor) -> bool:
+    return layer.media_type.endswith("zstd")
+
+
+def _unpacked_layers(chosen: Sequence[_Chosen]) -> dict[str, str]:
+    """Diff id → blob of the layers that manifest.json names uncompressed: docker before 23 knows gzip, not zstd."""
+    return {
+        diff_id: layer.digest
+        for one in chosen
+        for layer, diff_id in zip(one.image.manifest.layers, one.image.config.rootfs.diff_ids, strict=True)
+        if _is_zstd(layer)
+    }
+
+
+def _write_unpacked(place: _Target, content: ContentStore, digest: str, diff_id: str) -> None:
+    spool = f"{os.path.dirname(content.root)}/tmp"
+    os.makedirs(spool, mode=0o700, exist_ok=True)
+    limits = Limits()
+    blob_fd = content.open(digest)
+    try:
+        with open(spool, "w+b", opener=_nameless) as plain:
+            read = decompress.reader(blob_fd, "auto", limits, Meter(limits))
+            hasher = digests.hasher(diff_id)
+            while chunk := read():
+                hasher.update(chunk)
+                plain.write(chunk)
+            plain.flush()
+            got = f"{digests.split(diff_id)[0]}:{hasher.hexdigest()}"
+            if got != diff_id:
+                raise DigestMismatch(f"layer {digest}: diff id", wanted=diff_id, got=got)
+            place.blob(_name(diff_id), plain.fileno(), plain.tell())
+    finally:
+        os.close(blob_fd)
+
+
+def _nameless(path: str, flags: int) -> int:
+    return os.open(path, flags & ~(os.O_CREAT | os.O_TRUNC) | os.O_TMPFILE, 0o600)
 
 
 def _name(digest: str) -> str:

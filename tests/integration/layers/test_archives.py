@@ -143,6 +143,19 @@ def test_others_read_what_is_saved(engine: Engine, tmp_root: Roots, busybox_imag
     assert shown["rootfs"]["diff_ids"] == list(engine.store.get("example.com/busybox:1").config.rootfs.diff_ids)
 
 
+def test_a_docker_archive_names_no_zstd_layer_for_old_dockers(engine: Engine, tmp_root: Roots):
+    image = EvilImage([Layer("zstd").file("a", b"1"), Layer().file("b", b"2")])
+    engine.load(image.write_layout(f"{tmp_root.base}/in", "example.com/image:1"))
+    engine.save(f"{tmp_root.base}/out", "example.com/image:1")
+    manifest = json.loads(run(["tar", "-xOf", f"{tmp_root.base}/out", "manifest.json"]).stdout)
+    names = [image.layers[0].diff_id, image.layers[1].digest]
+    assert manifest[0]["Layers"] == [f"blobs/sha256/{digest[7:]}" for digest in names]
+    packed = subprocess.run(
+        ["tar", "-xOf", f"{tmp_root.base}/out", manifest[0]["Layers"][0]], capture_output=True, check=True
+    )
+    assert packed.stdout == image.layers[0].tar
+
+
 def test_streams_come_and_go(engine: Engine, second: Engine, tmp_root: Roots):
     image = EvilImage([Layer().file("a", b"1" * 100_000)])
     with open(image.write_docker_archive(f"{tmp_root.base}/one", "name:1"), "rb") as file:
