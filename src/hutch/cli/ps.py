@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from hutch.cli.command import Command
 from hutch.cli.flags import Flag
 from hutch.cli.output import ago, render, shortened
 from hutch.engine.engine import Engine
-from hutch.engine.lifecycle import settle
+from hutch.engine.lifecycle import settle, sweep
 from hutch.errors import ContainerNotFound
 
 TYPE_CHECKING = False
@@ -30,6 +31,8 @@ _COLUMNS = (
 def _run(given: dict[str, Any], _arguments: list[str], general: dict[str, Any]) -> int:
     engine = Engine(general["root"], general["state"])
     rows = []
+    for problem in sweep(engine):
+        print(f"hutch: warning: {problem}", file=sys.stderr)
     for directory in engine.containers.all():
         with directory:
             try:
@@ -65,7 +68,7 @@ def _status(record: ContainerRecord, status: str, moment: float) -> str:
         return f"Exited ({record.exit_code}) {ago(record.finished, moment)} ago"
     if status in ("running", "paused") and record.started:
         return f"Up {ago(record.started, moment)}" + (" (Paused)" if status == "paused" else "")
-    return "Created"
+    return "Dead" if status == "dead" else "Created"
 
 
 COMMAND = Command(

@@ -3,20 +3,20 @@
     containers/<id>/container.json   what it is and how it ended; replaced atomically
     containers/<id>/config.json      what the runtime was given
     containers/<id>/…                hosts, hostname, resolv.conf, rootfs (an empty mount point)
+    unfinished/<id>                  an empty file from before its directory is made until its run is over
 
-Whoever runs a container holds an flock on its directory until the last trace of the run is dealt with. A record that
-says "running" and whose lock is free is of a run that was killed: whoever finds it puts it right, and nothing is
-scanned for that.
+Whoever runs a container holds an flock on its directory until the last trace of the run is dealt with. One that is
+unfinished and whose lock is free is of a run that was killed: whoever finds it puts it right (`lifecycle.sweep`), and
+there are never more to look at than run now.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 
 from hutch.engine.ids import new_id, new_name
-from hutch.errors import AlreadyExists, ContainerNotFound, Internal, InvalidArgument
+from hutch.errors import AlreadyExists, ContainerNotFound, HutchError, Internal, InvalidArgument
 from hutch.runtime import documents
 from hutch.runtime.state import now
 
@@ -35,7 +35,7 @@ class ContainerRecord:
     """What container.json holds.
 
     Attributes:
-        status: created, running or exited, as last written; see `ContainerStore.settle`.
+        status: creating, running or exited, as last written, or dead if the record is damaged; see `lifecycle.settle`.
         image: what the user called it; image_id and chain_ids are what that was.
         exit_code: of the last run, -1 before one.
         error: why it could not be run, in one line.
@@ -68,7 +68,7 @@ class ContainerRecord:
     def __init__(self, container_id: str, name: str) -> None:
         self.id, self.name = container_id, name
         self.created, self.started, self.finished = now(), "", ""
-        self.status = "created"
+        self.status = "creating"
         self.image = self.image_id = ""
         self.chain_ids: list[str] = []
         self.command: list[str] = []
@@ -136,11 +136,11 @@ class ContainerDirectory:
         Raises:
             ContainerNotFound: it was removed.
         """
-        try:
-            found = documents.read_object(RECORD, _LIMIT, dir_fd=self.fd)
-        except FileNotFoundError:
-            raise ContainerNotFound(f"no such container: {self.record.name}") from None
-        self.record = ContainerRecord.parse(found, f"container {self.record.id[:12]}")
+        self.record = _read_record(self.fd, self.record.id, said=self.record.name or self.record.id[:12])
+
+    def removed(self) -> bool:
+        """Whether it was removed, through this or from under it."""
+        return self.fd < 0 or os.fstat(self.fd).st_nlink == 0
 
     def save(self, *, durable: bool = True) -> None:
         """Write the record."""
@@ -181,6 +181,7 @@ class ContainerStore:
     def __init__(self, root: str) -> None:
         self._containers = f"{root}/containers"
         self._names = f"{root}/names"
+        self._unfinished = f"{root}/unfinished"
 
     def create(self, name: str = "") -> ContainerDirectory:
         """Make a container's directory, locked, under a new id and a name that nobody else has.
@@ -192,19 +193,67 @@ class ContainerStore:
             AlreadyExists: the name is taken.
         """
         container_id = new_id()
-        for folder in (self._containers, self._names):
+        for folder in (self._containers, self._names, self._unfinished):
             os.makedirs(folder, 0o700, exist_ok=True)
         path = f"{self._containers}/{container_id}"
-        os.mkdir(path, 0o700)
-        directory = ContainerDirectory(_open_directory(path), path, ContainerRecord(container_id, name))
+        making_fd = _open_directory(self._unfinished)
         try:
+            fcntl.flock(making_fd, fcntl.LOCK_SH)  # for a moment the entry has no directory, or no lock on it
+            _touch(f"{self._unfinished}/{container_id}")
+            os.mkdir(path, 0o700)
+            directory = ContainerDirectory(_open_directory(path), path, ContainerRecord(container_id, name))
             directory.lock()
+        finally:
+            os.close(making_fd)
+        try:
+            directory.save(durable=False)  # so that whoever finds the name taken can find out by whom
             directory.record.name = self._take(name, container_id)
         except BaseException:
-            directory.close()
-            os.rmdir(path)
+            self.remove(directory)
             raise
         return directory
+
+    def abandoned(self) -> list[ContainerDirectory]:
+        """Containers whose run was killed, locked, their records not read; the caller closes each.
+
+        None are found in the moment in which another container is made: they will be next time.
+        """
+        found = []
+        try:
+            making_fd = _open_directory(self._unfinished)
+        except FileNotFoundError:
+            return []
+        try:
+            fcntl.flock(making_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for container_id in os.listdir(making_fd):
+                directory = self._abandoned(container_id)
+                if directory is not None:
+                    found.append(directory)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(making_fd)
+        return found
+
+    def _abandoned(self, container_id: str) -> ContainerDirectory | None:
+        path = f"{self._containers}/{container_id}"
+        try:
+            fd = _open_directory(path)
+        except FileNotFoundError:
+            self.finished(container_id)
+            return None
+        directory = ContainerDirectory(fd, path, ContainerRecord(container_id, ""))
+        if directory.lock(wait=False):
+            return directory
+        directory.close()
+        return None
+
+    def finished(self, container_id: str) -> None:
+        """The run of a container is over, or there is none."""
+        try:
+            os.unlink(f"{self._unfinished}/{container_id}")
+        except FileNotFoundError:
+            pass
 
     def _take(self, name: str, container_id: str) -> str:
         """Link a name to the id; the link is the reservation, and exactly one of two racing creators makes it."""
@@ -283,13 +332,7 @@ class ContainerStore:
         except FileNotFoundError:
             raise ContainerNotFound(f"no such container: {said}") from None
         try:
-            found = documents.read_object(RECORD, _LIMIT, dir_fd=fd)
-            record = ContainerRecord.parse(found, f"container {container_id[:12]}")
-        except OSError as error:
-            os.close(fd)
-            if error.errno != errno.ENOENT:
-                raise
-            raise ContainerNotFound(f"no such container: {said}") from None
+            record = _read_record(fd, container_id, said=said)
         except BaseException:
             os.close(fd)
             raise
@@ -300,14 +343,47 @@ class ContainerStore:
         from hutch.snapshot.removal import empty_directory
 
         name = directory.record.name
-        try:
-            if name and os.readlink(f"{self._names}/{name}") == directory.record.id:
-                os.unlink(f"{self._names}/{name}")
-        except FileNotFoundError:
-            pass
+        for path in [f"{self._names}/{name}"] if name else self._links(directory.record.id):
+            try:
+                if os.readlink(path) == directory.record.id:
+                    os.unlink(path)
+            except FileNotFoundError:
+                continue
         empty_directory(directory.fd)
         os.rmdir(directory.path)
+        self.finished(directory.record.id)
         directory.close()
+
+    def _links(self, container_id: str) -> Iterator[str]:
+        """The names of a container whose creation was killed before they were recorded."""
+        for name in os.listdir(self._names):
+            path = f"{self._names}/{name}"
+            try:
+                if os.readlink(path) == container_id:
+                    yield path
+            except FileNotFoundError:
+                continue
+
+
+def _read_record(dir_fd: int, container_id: str, *, said: str) -> ContainerRecord:
+    """The record in a container's directory; of a damaged one, an empty one that says so and lets it be removed.
+
+    Raises:
+        ContainerNotFound: none was written, or it was removed.
+    """
+    try:
+        found = documents.read_object(RECORD, _LIMIT, dir_fd=dir_fd)
+        return ContainerRecord.parse(found, f"container {container_id[:12]}")
+    except FileNotFoundError:
+        raise ContainerNotFound(f"no such container: {said}") from None
+    except HutchError as error:
+        record = ContainerRecord(container_id, "")
+        record.status, record.error = "dead", str(error)
+        return record
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 
 
 def _open_directory(path: str) -> int:

@@ -138,9 +138,13 @@ class _Run:
             self._container.delete(force=True)
             self._container.close()
         if not self._options.rm:
-            self._prepared.directory.save()
+            self._keep()
             self._undo.keep()
             self._prepared.directory.close()
+
+    def _keep(self) -> None:
+        self._prepared.directory.save()
+        self._engine.containers.finished(self._record.id)
 
     def clean_up_after_death(self) -> None:
         """In the guardian: hutch was killed, so nobody relays or waits any more; end the container."""
@@ -157,7 +161,7 @@ class _Run:
         if self._options.rm:
             with self._undo:
                 return
-        self._prepared.directory.save()
+        self._keep()
 
 
 def _received(channel: Channel) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from hutch.errors import ContainerNotFound, InvalidState, NotFound, Unavailable
+from hutch.errors import ContainerNotFound, HutchError, InvalidState, NotFound, Unavailable
 from hutch.runtime import signals
 from hutch.runtime.state import now
 
@@ -18,24 +18,48 @@ _UNKNOWN = 137
 
 
 def settle(engine: Engine, directory: ContainerDirectory) -> str:
-    """The status of a container as it is: a record that says running but whose runner is gone is put right.
+    """The status of a container as it is: what a killed run left of it is put right.
 
     Returns:
-        created, running, paused or exited.
+        creating, running, paused or exited; dead if its record is damaged.
 
     Raises:
-        ContainerNotFound: it has just been removed.
+        ContainerNotFound: it has just been removed, or is removed now since it never ran or was to be (--rm).
     """
     if not directory.lock(wait=False):
         status = _runtime_status(engine, directory.record.id)
         # What has ended but is not recorded yet is still its runner's.
         return status if status in ("running", "paused") else directory.record.status
     directory.refresh()
-    if directory.record.status != "exited" and (
-        directory.record.started or _runtime_status(engine, directory.record.id)
-    ):
+    if directory.record.status not in ("exited", "dead"):
         _bury(engine, directory)
     return directory.record.status
+
+
+def sweep(engine: Engine) -> list[str]:
+    """Put right, or remove, whatever killed runs left behind.
+
+    Returns:
+        What could not be, and why, for the user; it will be tried again.
+    """
+    problems = []
+    for directory in engine.containers.abandoned():
+        with directory:
+            try:
+                _sweep(engine, directory)
+            except (HutchError, OSError) as error:
+                short_id = directory.record.id[:12]
+                problems.append(f"container {short_id}, whose run was killed, cannot be removed: {error}")
+    return problems
+
+
+def _sweep(engine: Engine, directory: ContainerDirectory) -> None:
+    try:
+        settle(engine, directory)
+        engine.containers.finished(directory.record.id)
+    except ContainerNotFound:
+        if not directory.removed():  # then it was killed before its first record
+            _remove_parts(engine, directory, volumes=True)
 
 
 def _runtime_status(engine: Engine, container_id: str) -> str:
@@ -46,22 +70,35 @@ def _runtime_status(engine: Engine, container_id: str) -> str:
             status = container.status()
     except ContainerNotFound:
         return ""
-    return {"stopped": "exited", "creating": "created"}.get(status, status)
+    return {"stopped": "exited"}.get(status, status)
 
 
 def _bury(engine: Engine, directory: ContainerDirectory) -> None:
-    """End what a killed hutch left of a run, and record that nobody saw how it ended. The lock is ours."""
-    from hutch.runtime.container import Container
+    """End what a killed hutch left of a run, and record that nobody saw how it ended. The lock is ours.
 
-    try:
-        with Container.load(engine.runtime_state, directory.record.id) as container:
-            container.delete(force=True)
-    except ContainerNotFound:
-        pass
+    Raises:
+        ContainerNotFound: nobody wants to know that, so it is removed.
+    """
     record = directory.record
+    if record.auto_remove or not record.started:
+        _remove_parts(engine, directory, volumes=True)
+        raise ContainerNotFound(f"no such container: {record.name}")
+    _end(engine, record.id)
     record.status, record.finished, record.exit_code = "exited", now(), _UNKNOWN
     record.error = "hutch ended before the container did, so its exit status is not known"
     directory.save()
+    engine.containers.finished(record.id)
+
+
+def _end(engine: Engine, container_id: str) -> None:
+    """Kill what runs of a container, and take the runtime's part of it away."""
+    from hutch.runtime.container import Container
+
+    try:
+        with Container.load(engine.runtime_state, container_id) as container:
+            container.delete(force=True)
+    except ContainerNotFound:
+        pass
 
 
 def remove(engine: Engine, text: str, *, force: bool = False, volumes: bool = False) -> str:
@@ -122,6 +159,7 @@ def _kill(engine: Engine, directory: ContainerDirectory) -> bool:
 def _remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: bool) -> None:
     """Everything, in an order in which a second attempt finds what a first one left."""
     record = directory.record
+    _end(engine, record.id)
     for key in (record.id, *record.snapshots):
         engine.snapshots.remove(key)
     if volumes or record.auto_remove:

@@ -14,6 +14,7 @@ from hutch.engine import hostfiles, specgen, storage
 from hutch.engine.containers import ContainerDirectory, write_atomically
 from hutch.engine.ids import host_id
 from hutch.engine.image_settings import ImageSettings
+from hutch.engine.lifecycle import sweep
 from hutch.engine.mounts import MountFacts
 from hutch.engine.record import Record
 from hutch.engine.rootfs import RootSource, root_source
@@ -73,13 +74,14 @@ def prepare(
         HutchError: see the parts.
     """
     engine.prepare_directories()
+    warnings = sweep(engine)
     directory = engine.containers.create(options.name)
     undo.add(lambda: engine.containers.remove(directory))
     maps = id_maps(options, engine.facts, lambda: _take_range(engine, directory, undo), root=engine.root)
     source = root_source(engine, options, directory, pulling=pulling)
     if source.discard:
         undo.add(source.discard)
-    warnings: list[str] = list(maps.warnings)
+    warnings += maps.warnings
     with source.view() as view:
         user = resolve_user(options.user or source.settings.user, options.group_add, view)
     user = _mapped(user, options, maps)
@@ -132,6 +134,7 @@ def _take_range(engine: Engine, directory: ContainerDirectory, undo: Undo) -> in
     start = idranges.take(engine.root, container_id)
     undo.add(lambda: idranges.give_back(engine.root, start, container_id))
     directory.record.first_id = start
+    directory.save(durable=False)  # what is noted is given back even if we are killed now
     return start
 
 

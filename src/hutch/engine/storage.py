@@ -115,9 +115,11 @@ def image_mounts(
         if request.subpath:
             raise NotSupported("image-subpath: not supported in this version")
         key = f"{directory.record.id}-{len(found)}"
-        mounts = engine.snapshots.prepare(key, find(request.source)).mounts
-        undo.add(partial(engine.snapshots.remove, key))
+        chain_ids = find(request.source)
         directory.record.snapshots.append(key)
+        directory.save(durable=False)
+        undo.add(partial(engine.snapshots.remove, key))
+        mounts = engine.snapshots.prepare(key, chain_ids).mounts
         access = ["ro"] if request.read_only else []
         options = [*mounts[0]["options"], "nosuid", "nodev", *access]
         found.append({**mounts[0], "destination": request.target, "options": options})
@@ -128,10 +130,13 @@ def _volume(
     engine: Engine, request: MountRequest, source: RootSource, directory: ContainerDirectory, undo: Undo
 ) -> str:
     labels = dict(label.partition("=")[::2] for label in request.labels)
-    volume = engine.volumes.create(request.source, labels=labels)
-    if not request.source:
-        directory.record.volumes.append(volume.name)
-        undo.add(lambda: _remove_volume(engine, volume.name))
+
+    def announce(name: str) -> None:
+        directory.record.volumes.append(name)
+        directory.save(durable=False)
+        undo.add(lambda: _remove_volume(engine, name))
+
+    volume = engine.volumes.create(request.source, labels=labels, announce=announce)
     if request.copy_up:
         _fill(volume.path, source, request.target)
     if not request.subpath:

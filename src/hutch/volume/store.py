@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -52,13 +52,22 @@ class VolumeStore:
         for directory in (self._directory, self._tmp):
             os.makedirs(directory, mode=0o700, exist_ok=True)
 
-    def create(self, name: str = "", *, labels: Mapping[str, str] | None = None) -> Volume:
+    def create(
+        self, name: str = "", *, labels: Mapping[str, str] | None = None, announce: Callable[[str], None] | None = None
+    ) -> Volume:
         """The volume `name`, made if it is missing; without a name, a new anonymous one.
 
         A volume that exists keeps its labels, as docker's does.
+
+        Args:
+            name: empty for an anonymous one.
+            labels: of one that is made.
+            announce: told an anonymous one's name before it is made, so that a crash leaves none that nobody knows of.
         """
         anonymous = not name
         name = name or os.urandom(32).hex()
+        if anonymous and announce:
+            announce(name)
         path = self._path(name)
         try:
             return self.get(name)
