@@ -194,8 +194,8 @@ def dump(value: object, indent: str = "") -> str:
 
 
 def dump_bytes(value: object, indent: str = "") -> bytes:
-    """`dump`, as UTF-8; text that came from undecodable bytes keeps them."""
-    return dump(value, indent).encode("utf-8", "surrogateescape")
+    """`dump`, as UTF-8; undecodable bytes in a text (surrogates, in Python) are escaped, so that `parse` restores them."""
+    return dump(value, indent).encode("utf-8", "backslashreplace")
 
 
 def _dump(value: object, indent: str, newline: str, colon: str, out: list[str]) -> None:
