@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from functools import partial
-
 from hutch.engine.mounts import Attached
 from hutch.engine.mountspec import MountRequest, clean_target
 from hutch.errors import InvalidArgument, NotFound, NotSupported
@@ -118,12 +116,16 @@ def image_mounts(
         chain_ids = find(request.source)
         directory.record.snapshots.append(key)
         directory.save(durable=False)
-        undo.add(partial(engine.snapshots.remove, key))
+        undo.add(_removal(engine, key))
         mounts = engine.snapshots.prepare(key, chain_ids).mounts
         access = ["ro"] if request.read_only else []
         options = [*mounts[0]["options"], "nosuid", "nodev", *access]
         found.append({**mounts[0], "destination": request.target, "options": options})
     return found
+
+
+def _removal(engine: Engine, key: str) -> Callable[[], None]:
+    return lambda: engine.snapshots.remove(key)
 
 
 def _volume(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hutch.engine import seccomp_calls, seccomp_profile
+from hutch.engine import seccomp_calls, seccomp_file, seccomp_profile
 from hutch.errors import InvalidArgument, InvalidConfig, NotFound
 from hutch.linux import seccomp as kernel
 from hutch.runtime import seccomp, syscalls
@@ -46,7 +46,7 @@ def test_the_groups_together_are_dockers_unconditional_list() -> None:
 )
 def test_compat_allows_what_docker_allows(capabilities) -> None:
     theirs = program(
-        seccomp_profile.read_profile(str(REFERENCE), capabilities, architecture="amd64", kernel="6.1.0-13-amd64")
+        seccomp_file.read_profile(str(REFERENCE), capabilities, architecture="amd64", kernel="6.1.0-13-amd64")
     )
     ours = program(seccomp_profile.default_profile(capabilities, architecture="amd64", compat=True))
     for arch, table in ((X86_64, "x86_64"), (X86, "x86")):
@@ -129,7 +129,7 @@ def write(tmp_path, document):
 
 
 def read(path, capabilities=(), architecture="amd64", kernel_release="5.15.0-91-generic"):
-    return seccomp_profile.read_profile(path, capabilities, architecture=architecture, kernel=kernel_release)
+    return seccomp_file.read_profile(path, capabilities, architecture=architecture, kernel=kernel_release)
 
 
 def test_rules_of_dockers_format_count_by_capability_architecture_and_kernel(tmp_path) -> None:
