@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+
 from hutch.engine.mounts import Attached
 from hutch.engine.mountspec import MountRequest, clean_target
 from hutch.errors import InvalidArgument, NotFound, NotSupported
@@ -63,6 +64,17 @@ def bind_source(request: MountRequest, *, cwd: str) -> str:
     return source
 
 
+def _cwd(source: str) -> str:
+    """The current directory, which may have been removed and then matters only to a relative path."""
+    if source.startswith("/"):
+        return "/"
+    try:
+        return os.getcwd()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise InvalidArgument(f"bind source {source}: the current directory: {reason}") from None
+
+
 def attach(
     engine: Engine, requests: tuple[MountRequest, ...], source: RootSource, directory: ContainerDirectory, undo: Undo
 ) -> list[Attached]:
@@ -81,7 +93,7 @@ def attach(
     found = []
     for request in requests:
         if request.kind == "bind":
-            found.append(Attached(request=request, source=bind_source(request, cwd=os.getcwd())))
+            found.append(Attached(request=request, source=bind_source(request, cwd=_cwd(request.source))))
         elif request.kind == "tmpfs":
             found.append(Attached(request=request))
         elif request.kind == "volume":
