@@ -10,6 +10,7 @@ import sys
 
 from hutch.errors import HutchError
 from hutch.linux import stdio
+from hutch.runtime import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +87,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = 1
     except KeyboardInterrupt:
         status = 130
+    except Terminated as ended:
+        status = 128 + ended.number
     return status
+
+
+class Terminated(BaseException):
+    """A signal that asks a process to end came while something can still be undone; like KeyboardInterrupt."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _terminate(number: int, _frame: object) -> NoReturn:
+    raise Terminated(number)
 
 
 def _open_standard_streams() -> None:
@@ -166,12 +181,28 @@ def _run(command: Command, arguments: list[str], given: dict[str, object]) -> in
         return 0
     except flags.UsageError as error:
         raise _with_usage(error, command.usage, f"hutch {command.name}") from None
+    for number in (signals.SIGHUP, signals.SIGTERM):
+        if signals.disposition(number) == signals.SIG_DFL:  # nohup's stays ignored
+            signals.handle(number, _terminate)
     try:
         command.check_arguments(rest)
         return command.run(values, rest, given)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        problem = HutchError(_in_words(error))
+        problem.exit_code = command.exit_code
+        raise problem from error
     except HutchError as error:
         error.exit_code = max(error.exit_code, command.exit_code) if error.exit_code != 125 else command.exit_code
         raise
+
+
+def _in_words(error: OSError) -> str:
+    """What the kernel said, and of what, for a failure that nobody expected: a full disk, a broken one."""
+    reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    return ": ".join([*names, reason])
 
 
 def _with_usage(error: HutchError, usage: str, name: str) -> HutchError:

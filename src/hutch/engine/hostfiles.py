@@ -97,7 +97,9 @@ def write_files(folder: str, texts: dict[str, str], owner: tuple[int, int] | Non
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(f"{folder}/{name}", flags, 0o644)
         try:
-            os.write(fd, text.encode("utf-8", "surrogateescape"))
+            view = memoryview(text.encode("utf-8", "surrogateescape"))
+            while view:
+                view = view[os.write(fd, view) :]
             os.fchmod(fd, 0o644)
             if owner:
                 os.fchown(fd, *owner)

@@ -148,15 +148,16 @@ def read_lines(path: str, what: str) -> list[str]:
     """The lines of a file that the user named, at most 1 MiB of 64 KiB lines.
 
     Raises:
-        InvalidArgument: it cannot be read, is too large or is not UTF-8; nothing hangs on a FIFO.
+        InvalidArgument: it cannot be read, is too large or is not UTF-8. A FIFO is waited for, as `<(command)` is one.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
         raise InvalidArgument(f"open {path}: {os.strerror(error.errno or 0).lower()}") from None
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidArgument(f"read {path}: is a directory")
     with open(fd, "rb") as file:
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            raise InvalidArgument(f"read {path}: is a directory")
         data = file.read(FILE_LIMIT + 1)
     if len(data) > FILE_LIMIT:
         raise InvalidArgument(f"{what} {path}: larger than {FILE_LIMIT} bytes")

@@ -32,6 +32,7 @@ SIGRTMIN, SIGRTMAX, LAST = 34, 64, 64
 _ALIASES = {"IOT": "ABRT", "CLD": "CHLD", "POLL": "IO"}
 
 handle = _signal.signal
+disposition = _signal.getsignal
 pthread_sigmask = _signal.pthread_sigmask
 set_wakeup_fd = _signal.set_wakeup_fd
 SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = int(_signal.SIG_BLOCK), int(_signal.SIG_UNBLOCK), int(_signal.SIG_SETMASK)
