@@ -15,6 +15,7 @@
     │  ├─ AlreadyExists
     │  └─ InvalidState               have, want
     ├─ NotSupported                  501  the kernel or the host lacks it
+    │  └─ NoUserNamespaces            denied to this user
     ├─ Unavailable                   503
     │  └─ RegistryUnavailable
     └─ Internal                      500
@@ -26,11 +27,12 @@ The *kind* (the first level) decides the HTTP status and the exit code; the subj
 raised; only `hutch.cli` and `hutch-oci` print. Messages are lower case without a full stop, the
 object first, then the cause: ``mount /proc in rootfs: operation not permitted``.
 
-This module is on the runtime's start-up path: it imports nothing but `os`.
+This module is on the runtime's start-up path: it imports nothing but `errno` and `os`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 
@@ -127,6 +129,25 @@ class NotSupported(HutchError):
     """The kernel, the host or this version of hutch lacks a feature; the message names it."""
 
     http_status = 501
+
+
+class NoUserNamespaces(NotSupported):
+    """User namespaces are denied, so that an ordinary user can neither unpack layers nor run containers."""
+
+    @classmethod
+    def because(cls, number: int) -> NoUserNamespaces:
+        """The error for an unshare(2) that failed with the errno `number`, with where to look."""
+        cause = os.strerror(number).lower()
+        hint = (
+            "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns, or the seccomp filter of "
+            "a container around this one forbids them"
+        )
+        if number in (errno.ENOSPC, errno.EUSERS):
+            cause = "there may be no more of them"
+            hint = "ask the administrator to raise user.max_user_namespaces"
+        elif number == errno.EINVAL:
+            hint = "the kernel was built without CONFIG_USER_NS"
+        return cls(f"user namespaces are not available: {cause}", hint=hint)
 
 
 class Unavailable(HutchError):

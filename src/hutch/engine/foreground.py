@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from hutch.errors import ContainerNotFound, ContainerSetupFailed, HutchError
+from hutch.errors import ContainerNotFound, ContainerSetupFailed, HutchError, NoUserNamespaces
 from hutch.linux.process import set_child_subreaper
 from hutch.linux.seqpacket import Channel, pair
 from hutch.runtime import signals
@@ -128,6 +128,8 @@ class _Run:
         """Note why the container did not run, and whose fault that was."""
         if isinstance(error, ContainerSetupFailed):
             error.exit_code = exit_code_of(error)
+            if error.step == "create user namespace":
+                error.hint = NoUserNamespaces.because(error.errno).hint
         record = self._record
         record.status, record.finished, record.exit_code = "exited", now(), error.exit_code
         record.error = str(error)[:4096]

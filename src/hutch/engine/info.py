@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from hutch import __version__
-from hutch.errors import HutchError
+from hutch.errors import HutchError, NoUserNamespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,28 @@ def _user_namespace(engine: Engine) -> str:
         return "private ids for each container (auto)"
     from hutch.snapshot.idmap import id_map
 
+    missing = _no_user_namespaces()
+    if missing:
+        return missing
     return "single id" if id_map().single else "subordinate ids"
+
+
+def _no_user_namespaces() -> str:
+    """Why this user cannot make a user namespace, tried out in a child; "" if it can."""
+    from hutch.linux.namespaces import CLONE_NEWUSER, unshare
+
+    pid = os.fork()
+    if not pid:
+        number = 255
+        try:
+            unshare(CLONE_NEWUSER)
+            number = 0
+        except OSError as problem:
+            number = problem.errno or number
+        finally:
+            os._exit(number)
+    number = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return str(NoUserNamespaces.because(number)) if number else ""
 
 
 def warnings(engine: Engine) -> list[str]:
@@ -73,6 +94,9 @@ def warnings(engine: Engine) -> list[str]:
         found.append("CAP_SYS_RESOURCE is missing: limits above the caller's own are lowered to them")
     if not facts.apparmor and not facts.selinux:
         found.append("neither AppArmor nor SELinux is enabled")
-    if facts.rootless and _user_namespace(engine) == "single id":
+    ids = _user_namespace(engine)
+    if "not available" in ids:
+        found.append("user namespaces are denied to this user: images can be listed, not unpacked, and none can be run")
+    elif facts.rootless and ids == "single id":
         found.append("no subordinate ids: every file of a container belongs to one id")
     return found

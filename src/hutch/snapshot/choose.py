@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from hutch.errors import HutchError, InvalidArgument, InvalidConfig, NotSupported
+from hutch.errors import HutchError, InvalidArgument, InvalidConfig, NotSupported, NoUserNamespaces
 from hutch.runtime import documents
 from hutch.snapshot import helper, idmap
 from hutch.snapshot.layers import delete
@@ -60,7 +60,11 @@ def choose(root: str, wanted: str = "") -> tuple[Snapshotter, Choice]:
     if wanted == "copy":
         choice = Choice("copy", "asked for")
     else:
-        choice = probe(root, user=user)
+        try:
+            choice = probe(root, user=user)
+        except NoUserNamespaces as problem:
+            # Not remembered: it may be allowed next time. What needs one will fail with the same words.
+            choice = Choice("overlay", f"not tried: {problem}")
         if wanted and choice.name != wanted:
             raise NotSupported(f"snapshotter {wanted}: {choice.reason}")
     if choice.name == "overlay":
@@ -71,7 +75,11 @@ def choose(root: str, wanted: str = "") -> tuple[Snapshotter, Choice]:
 
 
 def probe(root: str, *, user: bool) -> Choice:
-    """Find out what works below `root`, or recall it."""
+    """Find out what works below `root`, or recall it.
+
+    Raises:
+        NoUserNamespaces: nothing could be tried.
+    """
     kernel = os.uname().release
     path = f"{root}/{_FILE}"
     try:
@@ -108,6 +116,8 @@ def _overlay_fails(root: str, user: bool) -> str:
         helper.run("hutch.snapshot.probe_child", ["user" if user else "trusted", path, ",".join(options)])
     except OSError as problem:
         return (problem.strerror or str(problem)).lower()
+    except NoUserNamespaces:
+        raise
     except HutchError as problem:
         return str(problem)
     finally:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from hutch.errors import NotSupported
+from hutch.errors import NotSupported, NoUserNamespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,13 +97,11 @@ def enter(ids: IdMap, flags: int) -> None:
         flags: CLONE_NEW* besides CLONE_NEWUSER.
 
     Raises:
-        OSError: user namespaces are off, or at their limit (EPERM, ENOSPC).
+        NoUserNamespaces: they are off, or at their limit.
         NotSupported: newuidmap or newgidmap refused.
     """
-    from hutch.linux.namespaces import CLONE_NEWUSER, unshare
-
     if ids.single:
-        unshare(CLONE_NEWUSER | flags)
+        _unshare(flags)
         _write("/proc/self/uid_map", b"%d %d %d" % ids.uids[0])
         _write("/proc/self/setgroups", b"deny")
         _write("/proc/self/gid_map", b"%d %d %d" % ids.gids[0])
@@ -115,7 +113,7 @@ def enter(ids: IdMap, flags: int) -> None:
             _run_tools(ids, ready_fd)
         os.close(ready_fd)
         try:
-            unshare(CLONE_NEWUSER | flags)
+            _unshare(flags)
             os.write(go_fd, b"1")
         finally:
             os.close(go_fd)
@@ -127,6 +125,15 @@ def enter(ids: IdMap, flags: int) -> None:
             )
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
+
+
+def _unshare(flags: int) -> None:
+    from hutch.linux.namespaces import CLONE_NEWUSER, unshare
+
+    try:
+        unshare(CLONE_NEWUSER | flags)
+    except OSError as problem:
+        raise NoUserNamespaces.because(problem.errno or 0) from None
 
 
 def _run_tools(ids: IdMap, ready_fd: int) -> None:

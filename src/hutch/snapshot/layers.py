@@ -15,7 +15,7 @@ import fcntl
 import os
 import time
 
-from hutch.errors import InvalidArgument, InvalidConfig, NotFound
+from hutch.errors import InvalidArgument, InvalidConfig, NotFound, NoUserNamespaces
 from hutch.linux.files import syncfs
 from hutch.runtime import documents
 from hutch.snapshot import helper, idmap
@@ -233,12 +233,18 @@ def check_key(key: str) -> str:
 
 def delete(path: str) -> None:
     """Delete a tree of this data root; for an ordinary user in a user namespace, where its owners are his."""
+    denied: NoUserNamespaces | None = None
     if idmap.needs_user_namespace():
-        helper.run("hutch.snapshot.tree_child", ["remove", path])
-        return
+        try:
+            helper.run("hutch.snapshot.tree_child", ["remove", path])
+            return
+        except NoUserNamespaces as problem:
+            denied = problem  # what belongs to this user alone can go all the same
     parent_fd = os.open(os.path.dirname(path), _DIRECTORY)
     try:
         remove_tree(parent_fd, os.fsencode(os.path.basename(path)))
+    except PermissionError as problem:
+        raise denied or problem from None
     finally:
         os.close(parent_fd)
 
