@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hutch.engine.image_settings import ImageSettings, image_settings
-from hutch.engine.record import Record
+from hutch.engine.image_settings import image_settings
+from hutch.engine.known import FoundImage, list_state, note, recall
 from hutch.errors import ImageNotFound, NotSupported
 
 TYPE_CHECKING = False
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     """Called with the image's name when a pull begins; the progress it gives is told the rest."""
 
 
-class FoundImage(Record):
-    """What the engine needs of an image."""
-
-    image_id: str
-    chain_ids: tuple[str, ...]
-    settings: ImageSettings
-
-
 def find_image(engine: Engine, text: str, *, pull: str, platform: str, pulling: Pulling | None) -> FoundImage:
     """Get an image, pulling it if it is missing (or always, as `pull` says).
 
@@ -42,14 +34,23 @@ def find_image(engine: Engine, text: str, *, pull: str, platform: str, pulling: 
         ImageNotFound: not here, and not to be pulled; and what `hutch.image.pull.pull` raises.
         NotSupported: it is of another platform than asked for, or than this machine can run.
     """
+    domain = str(engine.configuration.get("registries", {}).get("default", ""))
+    plain = not platform and pull != "always"
+    if plain and (known := recall(engine.root, text, domain)) and not _missing(engine, known.chain_ids):
+        return known
+    state = list_state(engine.root)
     wanted = _platform(platform)
     image = None if pull == "always" else _stored(engine, text, wanted, final=pull == "never")
+    stored = image is not None
     if image is None:
         image = _pulled(engine, text, wanted, pulling)
     if image.config.os != "linux":
         raise NotSupported(f"image {text}: is for {image.config.os}, not for linux")
     settings = image_settings(image.config.config, image.config.architecture)
-    return FoundImage(image_id=image.id, chain_ids=image.chain_ids, settings=settings)
+    found = FoundImage(image_id=image.id, chain_ids=image.chain_ids, settings=settings)
+    if plain and stored and state:
+        note(engine.root, text, domain, state, found)
+    return found
 
 
 def _platform(text: str) -> Platform | None:
@@ -72,10 +73,14 @@ def _stored(engine: Engine, text: str, wanted: Platform | None, *, final: bool) 
         if final:
             raise ImageNotFound(f"image {text}: here for {image.platform}, not for {wanted}")
         return None
-    missing = [chain_id for chain_id in image.chain_ids if not engine.snapshots.has(chain_id)]
+    missing = _missing(engine, image.chain_ids)
     if missing and final:
         raise ImageNotFound(f"image {text}: layer {missing[0]} is not unpacked", hint="pull or load it again")
     return None if missing else image
+
+
+def _missing(engine: Engine, chain_ids: tuple[str, ...]) -> list[str]:
+    return [chain_id for chain_id in chain_ids if not engine.snapshots.has(chain_id)]
 
 
 def _matches(have: Platform, wanted: Platform) -> bool:
