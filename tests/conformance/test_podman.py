@@ -42,7 +42,8 @@ def run(engine: Podman, *argv: str, check: bool = True, **options: object) -> su
     from tests.support import programs
 
     command = engine.run_command("--network=none", *argv)
-    return programs.run(command, check=check, timeout_s=60, **options)  # type: ignore[arg-type]
+    # conmon leaves a file "oom" where it is started
+    return programs.run(command, check=check, timeout_s=60, cwd=engine.directory, **options)  # type: ignore[arg-type]
 
 
 def test_run(engine: Podman) -> None:

@@ -46,7 +46,7 @@ def launcher(directory: str, name: str = "hutch-oci", *, before: str = "") -> st
 @functools.cache
 def shared_rootfs() -> str:
     """A busybox root file system for the session; containers must leave it as it is (root.readonly)."""
-    directory = tempfile.mkdtemp(prefix="hutch-oci-rootfs-", dir="/var/tmp")
+    directory = tempfile.mkdtemp(prefix=f"hutch-session-{os.getpid()}-rootfs-", dir="/var/tmp")
     atexit.register(files.remove_tree, directory)
     os.chmod(directory, 0o755)
     return busybox_rootfs(f"{directory}/rootfs")

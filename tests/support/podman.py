@@ -39,8 +39,8 @@ class Podman:
         return self.command("run", f"--cgroup-parent={self.cgroup_parent}", *self._limits(), *argv)
 
     def __call__(self, *argv: str, check: bool = True, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run `podman …` to its end."""
-        return run(self.command(*argv), check=check, timeout_s=timeout_s)
+        """Run `podman …` to its end, in its own directory: conmon leaves a file "oom" where it is started."""
+        return run(self.command(*argv), check=check, timeout_s=timeout_s, cwd=self.directory)
 
     @staticmethod
     def _limits() -> list[str]:
