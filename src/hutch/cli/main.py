@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from hutch.errors import HutchError
+from hutch.errors import HutchError, Internal
 from hutch.linux import stdio
 from hutch.runtime import signals
 
@@ -57,6 +57,8 @@ ALIASES = {
     "system info": "info",
 }
 _GROUPS = ("container", "image", "system", "volume")
+_DEBUG = "HUTCH_DEBUG"
+_BUG_TEXT_MAX = 500
 _EXAMPLES = """\
 Examples:
   hutch run --rm -it @host sh             a shell in a throw-away copy of this system
@@ -89,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = 130
     except Terminated as ended:
         status = 128 + ended.number
+    except Exception as error:
+        _complain(_bug(error))
     return status
 
 
@@ -117,9 +121,23 @@ def _complain(error: HutchError) -> None:
     text = f"hutch: {error}\n"
     if error.hint:
         text += f"hint: {error.hint}\n"
+    if os.environ.get(_DEBUG):
+        import traceback
+
+        text = "".join(traceback.format_exception(error)) + text
     sys.stdout.flush()
     sys.stderr.write(text)
     sys.stderr.flush()
+
+
+def _bug(error: Exception) -> Internal:
+    """What a user is told of an exception that nobody expected."""
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:_BUG_TEXT_MAX]
+    problem = Internal(
+        f"internal error: {what}", hint=f"this is a bug in hutch; with {_DEBUG}=1 set it shows where, for a report"
+    )
+    problem.__cause__ = error
+    return problem
 
 
 def _dispatch(words: list[str]) -> int:
@@ -196,6 +214,10 @@ def _run(command: Command, arguments: list[str], given: dict[str, object]) -> in
     except HutchError as error:
         error.exit_code = max(error.exit_code, command.exit_code) if error.exit_code != 125 else command.exit_code
         raise
+    except Exception as error:
+        bug = _bug(error)
+        bug.exit_code = command.exit_code
+        raise bug from error
 
 
 def _in_words(error: OSError) -> str:
@@ -234,6 +256,7 @@ def _overview(table: tuple[Flag, ...]) -> str:
 
 def run() -> NoReturn:
     """The launcher's entry: run the process's own command line and end, without tearing the interpreter down."""
+    signals.listen_to_interrupts()
     status = main()
     try:
         sys.stdout.flush()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from hutch.runtime import signals
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
+
+_IMPATIENT = (signals.SIGHUP, signals.SIGINT, signals.SIGTERM)
 
 
 class Undo:
@@ -29,11 +33,18 @@ class Undo:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._steps:
+            return
         first: Exception | None = None
-        while self._steps:
-            try:
-                self._steps.pop()()
-            except Exception as problem:  # the other steps must not stay undone for it
-                first = first or problem
+        # A second control-C waits until everything is taken back.
+        before = signals.pthread_sigmask(signals.SIG_BLOCK, _IMPATIENT)
+        try:
+            while self._steps:
+                try:
+                    self._steps.pop()()
+                except Exception as problem:  # the other steps must not stay undone for it
+                    first = first or problem
+        finally:
+            signals.pthread_sigmask(signals.SIG_SETMASK, before)
         if first is not None:
             raise first

@@ -10,6 +10,7 @@ import os
 import sys
 
 from hutch.linux import stdio
+from hutch.runtime import signals
 from hutch.runtime.arguments import BOOLEAN, TEXT, Flag, count, help_text, parse
 
 TYPE_CHECKING = False
@@ -114,10 +115,13 @@ def _report(context: Context | None, error: Exception) -> None:
         Log("", json=False, debug=False).error(message_of(error))
         return
     context.log.error(message_of(error))
-    if context.log.debugging:
+    if context.log.debugging or os.environ.get("HUTCH_DEBUG"):
         import traceback
 
-        context.log.debug(" ".join(traceback.format_exception(error)))
+        text = "".join(traceback.format_exception(error))
+        context.log.debug(text)
+        if os.environ.get("HUTCH_DEBUG"):
+            os.write(2, text.encode("utf-8", "backslashreplace"))
 
 
 def _global_help() -> str:
@@ -134,5 +138,6 @@ def _out(text: str) -> None:
 
 def run() -> NoReturn:
     """The launcher's entry: run the process's own command line and end, without tearing the interpreter down."""
+    signals.listen_to_interrupts()
     stdio.fill()
     os._exit(main(sys.argv[1:]))

@@ -39,6 +39,12 @@ SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = int(_signal.SIG_BLOCK), int(_signal.SIG_UN
 SIG_DFL, SIG_IGN = _signal.SIG_DFL, _signal.SIG_IGN
 
 
+def listen_to_interrupts() -> None:
+    """Make control-C raise KeyboardInterrupt from now on; the launchers let it end them silently while they import."""
+    if disposition(SIGINT) == SIG_DFL:
+        handle(SIGINT, _signal.default_int_handler)
+
+
 def number(text: str) -> int:
     """A signal's number from ``15``, ``TERM``, ``sigterm``, ``RTMIN+3`` or ``RTMAX-1``.
 

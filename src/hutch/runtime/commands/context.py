@@ -108,7 +108,7 @@ def message_of(error: BaseException) -> str:
         cause = os.strerror(error.errno).lower()
         names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
         return ": ".join([" -> ".join(names), cause] if names else [cause])
-    return f"internal error: {type(error).__name__}: {error}"
+    return f"internal error: {type(error).__name__}: {error} (a bug; with HUTCH_DEBUG=1 set it shows where)"
 
 
 def _write_all(fd: int, data: bytes) -> None:
