@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hutch.runtime.plan import Plan
     from hutch.runtime.steps import Explain, Step
-    from hutch.spec.runtime import Mount, Spec, State
+    from hutch.spec.runtime import LinuxIDMapping, Mount, Spec, State
 
 _SYS_ADMIN = 1 << caps.BITS["CAP_SYS_ADMIN"]
 _KILL_WAIT_MS = 10_000
@@ -131,6 +131,7 @@ class _Creation:
         self._explain = explain
         self._warn = warn
         self._init_fd = self._child_fd = -1
+        self._user_namespaces = namespaces.UserNamespaces()
         self._final: list[Step] = []
         record = container.record
         state: State = {
@@ -161,21 +162,32 @@ class _Creation:
         setup.keeps_peers = propagation in ("shared", "rshared")
         if not os.path.isdir(setup.rootfs):
             raise ContainerSetupFailed("open root file system", errno.ENOENT, setup.rootfs)
+        wanted = self._idmaps()
+        for maps in wanted.values():
+            self._user_namespaces.begin(*maps)
         self._make_cgroup(systemd_cgroup=systemd_cgroup)
         directory_fd = self._container.directory.fd
         os.mkfifo(FIFO, 0o600, dir_fd=directory_fd)
         # Both ways: our end never reads the end of it, and `start` finds a reader as long as init lives.
         setup.fds["fifo"] = os.open(FIFO, os.O_RDWR | os.O_CLOEXEC, dir_fd=directory_fd)
         setup.fds |= namespaces.open_paths(self._plan.namespaces)
-        linux = setup.spec.get("linux") or {}
+        for key, maps in wanted.items():
+            setup.fds[f"userns:{key}"] = self._user_namespaces.open(*maps)
+        self._user_namespaces.release()
+        if console_socket is not None:
+            setup.fds["console-socket"] = os.dup(console_socket)
+
+    def _idmaps(self) -> dict[str, tuple[list[LinuxIDMapping], list[LinuxIDMapping]]]:
+        """The uid and gid maps of each mount that maps ids."""
+        linux = self.setup.spec.get("linux") or {}
+        found = {}
         for key, mount in self._plan.idmapped.items():
             uids = mount.get("uidMappings") or linux.get("uidMappings") or []
             gids = mount.get("gidMappings") or linux.get("gidMappings") or []
             if not uids or not gids:
                 raise InvalidConfig(f"{key}: idmap needs uidMappings and gidMappings, the mount's or the container's")
-            setup.fds[f"userns:{key}"] = namespaces.user_namespace(uids, gids)
-        if console_socket is not None:
-            setup.fds["console-socket"] = os.dup(console_socket)
+            found[key] = (uids, gids)
+        return found
 
     def _make_cgroup(self, *, systemd_cgroup: bool) -> None:
         from hutch.runtime.cgroups.manager import manager_for
@@ -217,10 +229,7 @@ class _Creation:
             self._child_fd = process.pidfd_open(pid)
             self._close_fds()
             parent = handshake.Parent(ours, self._announce, self._warn)
-            try:
-                self._converse(parent)
-            except BrokenPipeError:
-                raise self._killed(parent) from None
+            self._converse(parent)
 
     def _fork(self) -> int:
         """Fork, into the cgroup where that can be."""
@@ -248,7 +257,6 @@ class _Creation:
                 setup.init_pid = message.number
                 self._init_fd = process.pidfd_open(message.number)
                 setup.state["pid"] = message.number
-                self._reap_child()
             elif message.kind == handshake.LISTENER:
                 self._send_listener(message.number)
             elif message.kind == handshake.LIMITS:
@@ -257,7 +265,10 @@ class _Creation:
             for step in self._plan.answers.get(message.kind, ()):
                 self._perform(step)
             if message.kind in handshake.ANSWERED:
-                parent.go()
+                try:
+                    parent.go()
+                except BrokenPipeError:  # it has died; an `explain` that broke off says the same of a pipe of its own
+                    raise self._killed(parent) from None
         if parent.last != handshake.READY or self._has_ended():
             raise self._killed(parent)
 
@@ -329,6 +340,7 @@ class _Creation:
             if fd >= 0:
                 os.close(fd)
         self._child_fd = self._init_fd = -1
+        self._user_namespaces.close()
         self.setup.proc.close()
 
     def undo(self) -> None:

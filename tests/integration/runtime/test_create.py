@@ -6,6 +6,7 @@ import os
 import re
 import select
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from hutch.errors import InvalidConfig
 from hutch.linux import namespaces
+from hutch.runtime.steps import Step
 from tests.integration.runtime.conftest import Box
 from tests.support.host import requires
 from tests.support.programs import wait_until
@@ -329,6 +331,22 @@ def test_a_network_device_moves_with_its_address(box: Box) -> None:
         subprocess.run(["ip", "link", "del", "hutchnd1"], check=False, stderr=subprocess.DEVNULL)
     assert "198.18.7.1/24" in done.out
     assert ",UP" in done.out
+
+
+@pytest.mark.parametrize("step", [1, 12, 40])
+def test_a_reader_of_the_explanation_who_leaves_ends_the_creation(box: Box, step: int) -> None:
+    told: list[str] = []
+
+    def explain(actor: str, step_told: Step) -> None:
+        told.append(f"{actor} {step_told.title}")
+        if len(told) == step:
+            raise BrokenPipeError
+
+    started = time.monotonic()
+    with pytest.raises(BrokenPipeError):
+        box.create("true", explain=explain)
+    assert time.monotonic() - started < 10
+    assert os.listdir(box.state_dir) == []
 
 
 def test_an_explained_creation_is_what_a_plan_lists(box: Box) -> None:
