@@ -271,6 +271,7 @@ class _Creation:
                     raise self._killed(parent) from None
         if parent.last != handshake.READY or self._has_ended():
             raise self._killed(parent)
+        self._reap_child()  # only now: it ends, and init becomes ours, while init is at work
 
     def _perform(self, step: Step) -> None:
         if self._explain is not None:
@@ -300,6 +301,8 @@ class _Creation:
     def _killed(self, parent: handshake.Parent) -> HutchError:
         """The child or init ended without a word: say how."""
         after = handshake.NAMES.get(parent.last, "its start")
+        if self.setup.init_pid:
+            self._reap_child()
         pid = self.setup.init_pid or self.setup.child_pid
         how = "ended"
         try:

@@ -233,42 +233,81 @@ def become_root() -> Step:
     return Step("become root of the user namespace", "setresgid(0, 0, 0); setresuid(0, 0, 0)", action)
 
 
-def user_namespace(uids: Sequence[LinuxIDMapping], gids: Sequence[LinuxIDMapping]) -> int:
-    """A user namespace with these maps and nobody in it, for an id-mapped mount.
+class UserNamespaces:
+    """User namespaces with nobody in them, for id-mapped mounts: one for each pair of maps.
 
-    Args:
-        uids: its map; the caller needs CAP_SETUID for it.
-        gids: likewise, with CAP_SETGID.
-
-    Returns:
-        Its descriptor, the caller's to close.
-
-    Raises:
-        OSError: unshare(2), or writing a map.
+    A forked process makes each and stays until it is mapped. `begin` does not wait for it and `release` not for its
+    end, so that both overlap with other work; whoever began calls `close`.
     """
-    ready_fd, ready_child_fd = os.pipe2(os.O_CLOEXEC)
-    done_child_fd, done_fd = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if not pid:
-        try:
-            unshare(KINDS["user"])
-            os.write(ready_child_fd, b"1")
-            os.close(done_fd)
-            os.read(done_child_fd, 1)
-        finally:
-            os._exit(0)
-    try:
+
+    __slots__ = ("_holders",)
+
+    def __init__(self) -> None:
+        self._holders: dict[tuple[str, str], _Holder] = {}
+
+    def begin(self, uids: Sequence[LinuxIDMapping], gids: Sequence[LinuxIDMapping]) -> None:
+        """Start to make the one with these maps; the caller needs CAP_SETUID and CAP_SETGID."""
+        key = (map_text(uids), map_text(gids))
+        if key not in self._holders:
+            self._holders[key] = _Holder(*key)
+
+    def open(self, uids: Sequence[LinuxIDMapping], gids: Sequence[LinuxIDMapping]) -> int:
+        """A descriptor of one that was begun, the caller's to close.
+
+        Raises:
+            OSError: unshare(2), or writing a map.
+        """
+        return self._holders[map_text(uids), map_text(gids)].open()
+
+    def release(self) -> None:
+        """Let the processes go: the descriptors keep the namespaces."""
+        for holder in self._holders.values():
+            holder.release()
+
+    def close(self) -> None:
+        """Release, and wait for the processes' end."""
+        self.release()
+        for holder in self._holders.values():
+            os.waitpid(holder.pid, 0)
+        self._holders.clear()
+
+
+class _Holder:
+    """One process in a user namespace of its own."""
+
+    __slots__ = ("_gids", "_go_fd", "_ready_fd", "_uids", "pid")
+
+    def __init__(self, uids: str, gids: str) -> None:
+        self._uids, self._gids = uids, gids
+        self._ready_fd, ready_child_fd = os.pipe2(os.O_CLOEXEC)
+        go_child_fd, self._go_fd = os.pipe2(os.O_CLOEXEC)
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                unshare(KINDS["user"])
+                os.write(ready_child_fd, b"1")
+                os.close(self._go_fd)
+                os.read(go_child_fd, 1)
+            finally:
+                os._exit(0)
         os.close(ready_child_fd)
-        if not os.read(ready_fd, 1):
-            raise OSError(errno.EPERM, "cannot make a user namespace for an id-mapped mount")
-        for kind, mappings in (("gid", gids), ("uid", uids)):
-            with open(f"/proc/{pid}/{kind}_map", "wb", buffering=0) as file:
-                file.write(map_text(mappings).encode())
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        for fd in (ready_fd, done_child_fd, done_fd):
-            os.close(fd)
-        os.waitpid(pid, 0)
+        os.close(go_child_fd)
+
+    def open(self) -> int:
+        if self._uids:
+            if not os.read(self._ready_fd, 1):
+                raise OSError(errno.EPERM, "cannot make a user namespace for an id-mapped mount")
+            for kind, text in (("gid", self._gids), ("uid", self._uids)):
+                with open(f"/proc/{self.pid}/{kind}_map", "wb", buffering=0) as file:
+                    file.write(text.encode())
+            self._uids = ""
+        return os.open(f"/proc/{self.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+    def release(self) -> None:
+        for fd in (self._ready_fd, self._go_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._ready_fd = self._go_fd = -1
 
 
 def time_offsets(spec: Spec) -> list[Step]:
