@@ -121,6 +121,8 @@ def _complain(error: HutchError) -> None:
     text = f"hutch: {error}\n"
     if error.hint:
         text += f"hint: {error.hint}\n"
+    # What an image or a registry says may be in it, and must not command the terminal.
+    text = "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
     if os.environ.get(_DEBUG):
         import traceback
 
