@@ -9,7 +9,6 @@ from hutch.cli.command import Command
 from hutch.cli.run_flags import RUN_FLAGS, run_options
 from hutch.cli.terminal import DetachableTerminal, parse_detach_keys
 from hutch.engine.engine import Engine
-from hutch.engine.explain import Narrator
 from hutch.engine.prepare import prepare
 from hutch.engine.undo import Undo
 from hutch.errors import AlreadyExists, InvalidArgument, NotSupported
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
+    from hutch.engine.explain import Narrator
     from hutch.engine.options import RunOptions
     from hutch.image.progress import Progress
 
@@ -35,7 +35,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
     keys = parse_detach_keys(given["detach_keys"])
     console = _console_size(options)
     engine = Engine(general["root"], general["state"])
-    narrator = Narrator(sys.stderr) if given["explain"] else None
+    narrator = _narrator() if given["explain"] else None
     with Undo() as undo:
         if options.cidfile:
             _reserve_cidfile(options.cidfile, undo)
@@ -61,6 +61,12 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
             warn=_warn,
             explain=narrator.step if narrator else None,
         )
+
+
+def _narrator() -> Narrator:
+    from hutch.engine.explain import Narrator
+
+    return Narrator(sys.stderr)
 
 
 def _pulling(name: str, *, quiet: bool) -> AbstractContextManager[Progress]:

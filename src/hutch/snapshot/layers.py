@@ -129,14 +129,20 @@ class LayerStore:
         """Delete a layer if it is there."""
         self.discard(self.path(chain_id))
 
-    def discard(self, path: str) -> None:
-        """Move a directory of this data root out of sight, then delete it."""
+    def discard(self, path: str, *, durable: bool = True) -> None:
+        """Move a directory of this data root out of sight, then delete it.
+
+        Args:
+            path: the directory.
+            durable: False does not wait for the disk in between: after a power cut it may be back, and half empty.
+        """
         gone = f"{self.tmp}/gone-{os.urandom(8).hex()}"
         try:
             os.rename(path, gone)
         except FileNotFoundError:
             return
-        _sync(os.path.dirname(path))
+        if durable:
+            _sync(os.path.dirname(path))
         delete(gone)
 
     def sweep(self) -> int:

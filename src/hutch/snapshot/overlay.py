@@ -91,7 +91,7 @@ class SnapshotDirectories:
         """Delete a snapshot; InvalidState if something is mounted in it, and what is mounted is not touched."""
         path = self.path(key)
         try:
-            self._store.discard(path)
+            self._store.discard(path, durable=False)  # its container is being removed, if need be once more
         except OSError as problem:
             if problem.errno != errno.EBUSY:
                 raise
