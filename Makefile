@@ -78,12 +78,14 @@ guest-root guest-tester: guest-%: $(GUEST_VENV) dev
 		--mount $(IMAGES):/images --env HUTCH_TESTS_PREBUILT=/images --env PYTHONPATH=/src/src --env PYTHONDONTWRITEBYTECODE=1 --timeout 1500 -- \
 		$(GUEST_VENV)/bin/python -m pytest -m host -p no:cacheprovider --timeout 900 $(or $(ARGS),tests)
 
-# The guest's interpreter is Debian's, so the environment is made with the same; it has what hutch needs, not hutch.
+# The guest's interpreter is Debian's, so the environment is made with the same; it has what hutch needs, and in place
+# of hutch the path where the guest has the checkout: commands start with -I, which PYTHONPATH says nothing to.
 $(GUEST_VENV): pyproject.toml
 	rm -rf $@
 	/usr/bin/python3 -m venv $@
 	$@/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	$@/bin/pip uninstall --quiet --yes hutch
+	echo /src/src > $$(echo $@/lib/python3*/site-packages)/checkout.pth
 
 clean: ## remove what make made
 	rm -rf $(VENV) .make bench-out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

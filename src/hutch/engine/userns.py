@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from hutch.engine.options import RunOptions
     from hutch.spec.runtime import LinuxIDMapping
 
-# ext4, xfs, btrfs, f2fs, erofs, squashfs: the magic numbers of file systems whose mounts can map ids.
-_MAPPABLE = (0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0xE0F5_E1E2, 0x7371_7368)
+# ext4, xfs, btrfs, f2fs, erofs, squashfs, vfat: the magic numbers of file systems whose mounts can map ids.
+_MAPPABLE = (0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0xE0F5_E1E2, 0x7371_7368, 0x4D44)
 
 
 class IdMaps(Record):
@@ -122,6 +122,10 @@ def _incompatible(options: RunOptions) -> str:
 def _foreign(options: RunOptions, root: str) -> str:
     """A file system that cannot show other ids than it has, if the container needs one."""
     binds = [mount.source for mount in options.mounts if mount.kind == "bind"]
+    if options.image == "@host":
+        from hutch.snapshot.host import shown
+
+        binds += shown(root)
     for path in (root, options.rootfs.removesuffix(":O") or root, *binds):
         try:
             fd = open_path(path)

@@ -163,13 +163,15 @@ def _move_root(setup: Setup) -> None:
 class _Covers:
     """What masked paths are covered with: one empty read-only tmpfs, and the host's own /dev/null.
 
-    Only an attached mount can be copied on older kernels: the first one is made, the others are copies of it.
+    Only an attached mount can be copied on older kernels: the first cover is the mount that was made, and the others
+    are copies of it, once it is attached.
     """
 
-    __slots__ = ("directory_fd", "null_fd")
+    __slots__ = ("directory_fd", "null_fd", "null_used")
 
     def __init__(self) -> None:
         self.directory_fd = self.null_fd = -1
+        self.null_used = False
 
     def directory(self) -> int:
         """A detached empty directory; the caller's to close."""
@@ -184,7 +186,10 @@ class _Covers:
         """A detached null device; the caller's to close."""
         if self.null_fd < 0:
             raise OSError(errno.ENXIO, "the null device was not prepared")
-        return kernel.open_tree(self.null_fd, "", kernel.OPEN_TREE_CLONE)
+        if self.null_used:
+            return kernel.open_tree(self.null_fd, "", kernel.OPEN_TREE_CLONE)
+        self.null_used = True
+        return os.dup(self.null_fd)
 
 
 def masks(spec: Spec) -> tuple[list[Step], list[Step]]:

@@ -21,7 +21,7 @@ from hutch.linux.abi import AT_FDCWD, AT_RECURSIVE
 from hutch.linux.namespaces import CLONE_NEWNS, unshare
 from hutch.runtime import rootfs
 from hutch.runtime.credentials import acting_as
-from hutch.runtime.rootfs_mounts import Request, change, clone, finish, new_mount
+from hutch.runtime.rootfs_mounts import Request, change, clone, finish, map_ids, new_mount
 from hutch.runtime.rootfs_targets import open_target
 from hutch.runtime.steps import Step
 
@@ -120,10 +120,11 @@ def _make_overlay(setup: Setup, request: Request) -> int:
             with acting_as(*mounter):
                 return _by_descriptors(request, lower_fds, upper_fds, rest)
         except OSError as error:
-            # Layers by descriptor are of Linux 6.13; before that the kernel does not know the parameter.
-            if error.errno != errno.EINVAL or not _is_about_parameters(error):
+            # Layers by descriptor are of Linux 6.13; before that the kernel does not know the parameter, and before
+            # 6.5 no parameter that is a descriptor.
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP) or not _is_about_parameters(error):
                 raise
-            return _by_names(setup, request, lower, others, rest, fds)
+            return _by_names(setup, request, lower, others, rest)
     finally:
         for fd in fds:
             os.close(fd)
@@ -173,7 +174,7 @@ def _layer(path: str, userns_fd: int, fds: list[int]) -> int:
     fd = kernel.open_tree(AT_FDCWD, path, kernel.OPEN_TREE_CLONE)
     fds.append(fd)
     kernel.mount_setattr(fd, "", propagation=kernel.MS_PRIVATE)
-    kernel.mount_setattr(fd, "", userns_fd=userns_fd)
+    map_ids(fd, 0, userns_fd, path)
     return fd
 
 
@@ -249,20 +250,30 @@ def _is_about_parameters(error: OSError) -> bool:
     return error.filename in _LAYERS or error.filename == "lowerdir+"
 
 
-def _by_names(
-    setup: Setup, request: Request, lower: list[str], others: dict[str, str], rest: list[str], fds: list[int]
-) -> int:
-    """For older kernels: mount(2), whose one page of options holds many layers as short magic links.
+def _by_names(setup: Setup, request: Request, lower: list[str], others: dict[str, str], rest: list[str]) -> int:
+    """For older kernels: mount(2), whose one page of options holds 500 layers if they are named by their descriptors.
 
     Done in a mount namespace of the child's own, which is gone when the child goes on; what leaves it is a copy.
     """
     if setup.fds.get(f"userns:{request.key}", -1) >= 0:
         return _mapped_by_names(setup, request, lower, others, rest)
-    lower_fds = fds[: len(lower)]
-    upper_fds = dict(zip(others, fds[len(lower) :], strict=True))
-    data = [f"lowerdir={':'.join(f'/proc/self/fd/{fd}' for fd in lower_fds)}"]
-    data += [f"{name}=/proc/self/fd/{fd}" for name, fd in upper_fds.items()]
-    return _mount_and_copy(setup, request, [*data, *rest])
+    if setup.privileged:
+        _enter_staging()
+    fds: list[int] = []
+    try:
+        for path in (*lower, *others.values()):
+            _layer(path, -1, fds)  # of this namespace: overlayfs takes no other's
+        data = [f"lowerdir={':'.join(map(str, fds[: len(lower)]))}"]
+        data += [f"{name}={fd}" for name, fd in zip(others, fds[len(lower) :], strict=True)]
+        os.chdir("/proc/self/fd")
+        kernel.mount(request.source or "overlay", setup.rootfs, "overlay", 0, ",".join([*data, *rest]))
+        os.chdir("/")
+    finally:
+        for fd in fds:
+            os.close(fd)
+    fd = kernel.open_tree(AT_FDCWD, setup.rootfs, kernel.OPEN_TREE_CLONE)
+    kernel.umount2(setup.rootfs, kernel.MNT_DETACH)
+    return _with_attributes(fd, request)
 
 
 def _mapped_by_names(setup: Setup, request: Request, lower: list[str], others: dict[str, str], rest: list[str]) -> int:
@@ -310,15 +321,6 @@ def _stage(stage_fd: int, name: str, layer_fd: int) -> str:
     finally:
         os.close(place_fd)
     return name
-
-
-def _mount_and_copy(setup: Setup, request: Request, data: list[str]) -> int:
-    if setup.privileged:
-        _enter_staging()
-    kernel.mount(request.source or "overlay", setup.rootfs, "overlay", 0, ",".join(data))
-    fd = kernel.open_tree(AT_FDCWD, setup.rootfs, kernel.OPEN_TREE_CLONE)
-    kernel.umount2(setup.rootfs, kernel.MNT_DETACH)
-    return _with_attributes(fd, request)
 
 
 def _enter_staging() -> None:

@@ -137,7 +137,7 @@ def clone(setup: Setup, request: Request) -> int:
         userns_fd = setup.fds.get(f"userns:{request.key}", -1)
         if userns_fd >= 0:
             flags = AT_RECURSIVE if options.recursive_idmap or (options.recursive and not options.idmap) else 0
-            _map_ids(fd, flags, userns_fd, request)
+            map_ids(fd, flags, userns_fd, request.title)
         change(fd, options)
     except BaseException:
         os.close(fd)
@@ -145,12 +145,13 @@ def clone(setup: Setup, request: Request) -> int:
     return fd
 
 
-def _map_ids(fd: int, flags: int, userns_fd: int, request: Request) -> None:
+def map_ids(fd: int, flags: int, userns_fd: int, title: str) -> None:
+    """Show the ids of a detached mount through a user namespace's maps; `title` begins the error."""
     try:
         kernel.mount_setattr(fd, "", flags, userns_fd=userns_fd)
     except OSError as error:
         if error.errno == errno.EINVAL:
-            raise NotSupported(f"{request.title}: the file system cannot map ids") from None
+            raise NotSupported(f"{title}: the file system cannot map ids") from None
         raise
 
 

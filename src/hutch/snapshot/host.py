@@ -28,6 +28,8 @@ _PSEUDO = frozenset(
     "autofs binder binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs fusectl hugetlbfs mqueue "
     "nsfs proc pstore ramfs rpc_pipefs securityfs selinuxfs sysfs tmpfs tracefs".split()
 )
+_UNLAYERED = frozenset("affs cifs exfat hfs hfsplus isofs jfs msdos ntfs3 smb3 vfat".split())
+"""They compare names in ways of their own, for which overlayfs takes no layer from them: shown read-only."""
 _SEPARATORS = frozenset(":,\\\n")
 _DEPTH_MAX = 8
 _COVER = ["ro", "nosuid", "nodev", "noexec", "mode=0", "size=4k"]
@@ -58,6 +60,11 @@ def host_rootfs(root: str, key: str, *, user: bool) -> Rootfs:
     )
 
 
+def shown(root: str) -> list[str]:
+    """The host's mount points that root's view of the running system shows; `root` is the data root."""
+    return _View(root, "", mountinfo(), user=False).shown()
+
+
 def is_real(mount: MountInfo) -> bool:
     """True for a file system with files of its own; the host's `/` is one whatever its type."""
     return mount.mount_point == "/" or (mount.fstype not in _PSEUDO and not mount.fstype.startswith("fuse."))
@@ -76,16 +83,21 @@ class _View:
 
     def overlay_everything(self) -> None:
         """One overlay for each real file system, parents first."""
-        hidden: list[str] = []
-        for point in self._points:
-            if any(_below(point, one) for one in hidden) or _below(point, self.root) or point == self.root:
-                continue
-            if not is_real(self._by_point[point]):
-                hidden.append(point)
-            elif os.path.isdir(point) and not _SEPARATORS & set(point):
+        for point in self.shown():
+            if os.path.isdir(point) and self._can_be_layer(point):
                 self._overlay(point)
             elif os.path.exists(point):
                 self._bind(point)
+
+    def shown(self) -> list[str]:
+        """Mount points of the real file systems that can be seen, parents first."""
+        hidden: list[str] = [self.root]
+        found: list[str] = []
+        for point in self._points:
+            if point == self.root or any(_below(point, one) for one in hidden):
+                continue
+            (found if is_real(self._by_point[point]) else hidden).append(point)
+        return found
 
     def assemble(self) -> None:
         """A directory for the root, with overlays and links in it."""
@@ -119,12 +131,16 @@ class _View:
             return
         if not os.access(source, os.R_OK | os.X_OK):
             return  # an empty directory says as much
-        if _SEPARATORS & set(source):
+        if not self._can_be_layer(source):
             self._bind(source)
         elif not any(_below(point, source) for point in self._points):
             self._overlay(source)
         elif depth < _DEPTH_MAX:
             self._assemble(source, made, depth + 1)
+
+    def _can_be_layer(self, path: str) -> bool:
+        mount = self._by_point.get(path)
+        return not _SEPARATORS & set(path) and (mount is None or mount.fstype not in _UNLAYERED)
 
     def _overlay(self, lower: str) -> None:
         place = f"{self.directory}/parts/{len(self.parts)}"
