@@ -37,6 +37,7 @@ class ContainerRecord:
     Attributes:
         status: creating, running or exited, as last written, or dead if the record is damaged; see `lifecycle.settle`.
         image: what the user called it; image_id and chain_ids are what that was.
+        mounted_images: image id → chain ids of images that it mounts besides.
         exit_code: of the last run, -1 before one.
         error: why it could not be run, in one line.
         snapshots: keys of those made for it besides its root.
@@ -56,6 +57,7 @@ class ContainerRecord:
         "image",
         "image_id",
         "labels",
+        "mounted_images",
         "name",
         "oom_killed",
         "snapshots",
@@ -71,6 +73,7 @@ class ContainerRecord:
         self.status = "creating"
         self.image = self.image_id = ""
         self.chain_ids: list[str] = []
+        self.mounted_images: dict[str, list[str]] = {}
         self.command: list[str] = []
         self.labels: dict[str, str] = {}
         self.stop_signal = ""

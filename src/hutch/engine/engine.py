@@ -125,7 +125,8 @@ class Engine:
             with directory:
                 record = directory.record
                 running = not directory.lock(wait=False)
-                found.append(Use(record.id, record.image_id, tuple(record.chain_ids), running))
+                images = {record.image_id: record.chain_ids, **record.mounted_images}
+                found += [Use(record.id, image_id, tuple(chain), running) for image_id, chain in images.items()]
         return found
 
     @property

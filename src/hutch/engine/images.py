@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+
 from hutch.engine.image_settings import image_settings
 from hutch.engine.known import FoundImage, list_state, note, recall
 from hutch.errors import ImageNotFound, NotSupported
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from hutch.engine.containers import ContainerDirectory
     from hutch.engine.engine import Engine
     from hutch.image.image import Image
     from hutch.image.platform import Platform
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 
     Pulling = Callable[[str], AbstractContextManager[Progress]]
     """Called with the image's name when a pull begins; the progress it gives is told the rest."""
+
+
+_ATTEMPTS = 5
 
 
 def find_image(engine: Engine, text: str, *, pull: str, platform: str, pulling: Pulling | None) -> FoundImage:
@@ -51,6 +58,56 @@ def find_image(engine: Engine, text: str, *, pull: str, platform: str, pulling: 
     if plain and stored and state:
         note(engine.root, text, domain, state, found)
     return found
+
+
+def claim_image(
+    engine: Engine,
+    directory: ContainerDirectory,
+    text: str,
+    *,
+    pull: str,
+    platform: str,
+    pulling: Pulling | None,
+    mounted: bool = False,
+) -> FoundImage:
+    """`find_image`, noted on the container's record, so that a concurrent removal leaves the layers alone.
+
+    Args:
+        engine: whose store.
+        directory: the container, locked; its record is saved.
+        text: the user's name for the image.
+        pull: always, missing or never.
+        platform: ``os/arch[/variant]``, or empty for this machine's.
+        pulling: what to tell of a pull.
+        mounted: the image is not the container's root but a mount of it.
+
+    Raises:
+        ImageNotFound: it is removed again and again; and what `find_image` raises.
+    """
+    for _ in range(_ATTEMPTS):
+        found = find_image(engine, text, pull=pull, platform=platform, pulling=pulling)
+        record = directory.record
+        if mounted:
+            record.mounted_images[found.image_id] = list(found.chain_ids)
+        else:
+            record.image_id, record.chain_ids = found.image_id, list(found.chain_ids)
+        directory.save(durable=False)
+        _await_collector(engine)
+        if not _missing(engine, found.chain_ids):
+            return found
+    raise ImageNotFound(f"image {text}: somebody else keeps removing it")
+
+
+def _await_collector(engine: Engine) -> None:
+    """Wait for whoever removes images now: he may have read the records before ours was there.
+
+    This is `hutch.image.lease.store_lock`, shared, without what that module imports.
+    """
+    fd = os.open(f"{engine.root}/content/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    finally:
+        os.close(fd)
 
 
 def _platform(text: str) -> Platform | None:

@@ -90,7 +90,7 @@ def prepare(
     hostname = _hostname(options, directory.record.id)
     rootfs = source.path or f"{directory.path}/rootfs"
     others = storage.image_mounts(
-        engine, options.mounts, directory, undo, lambda name: _chain_ids(engine, name, options, pulling)
+        engine, options.mounts, directory, undo, lambda name: _chain_ids(engine, directory, name, options, pulling)
     )
     if others and source.path:
         raise NotSupported("--mount type=image: not with --rootfs", hint="put an overlay over it: --rootfs DIR:O")
@@ -138,10 +138,13 @@ def _take_range(engine: Engine, directory: ContainerDirectory, undo: Undo) -> in
     return start
 
 
-def _chain_ids(engine: Engine, name: str, options: RunOptions, pulling: Pulling | None) -> tuple[str, ...]:
-    from hutch.engine.images import find_image
+def _chain_ids(
+    engine: Engine, directory: ContainerDirectory, name: str, options: RunOptions, pulling: Pulling | None
+) -> tuple[str, ...]:
+    from hutch.engine.images import claim_image
 
-    return find_image(engine, name, pull=options.pull, platform="", pulling=pulling).chain_ids
+    found = claim_image(engine, directory, name, pull=options.pull, platform="", pulling=pulling, mounted=True)
+    return found.chain_ids
 
 
 def _own_uppers(source: RootSource, maps: IdMaps) -> None:

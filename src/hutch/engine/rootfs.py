@@ -65,9 +65,9 @@ def root_source(
         return _directory(engine, options, directory)
     if options.image == HOST_IMAGE:
         return _host(engine, directory)
-    from hutch.engine.images import find_image
+    from hutch.engine.images import claim_image
 
-    found = find_image(engine, options.image, pull=options.pull, platform=options.platform, pulling=pulling)
+    found = claim_image(engine, directory, options.image, pull=options.pull, platform=options.platform, pulling=pulling)
     rootfs = engine.snapshots.prepare(directory.record.id, found.chain_ids)
     return RootSource(
         mounts=rootfs.mounts,
