@@ -90,7 +90,11 @@ def create(
     )
     _check_console(spec, console_socket)
     container = Container.reserve(state_dir, container_id, spec=spec, bundle=bundle)
-    creation = _Creation(container, plan, spec, explain, warn or _ignore)
+    try:
+        creation = _Creation(container, plan, spec, explain, warn or _ignore)
+    except BaseException:
+        container.discard()
+        raise
     try:
         creation.prepare(systemd_cgroup=systemd_cgroup, privileged=privileged, console_socket=console_socket)
         creation.setup.no_pivot = no_pivot
@@ -228,6 +232,8 @@ class _Creation:
             self.setup.child_pid = pid
             self._child_fd = process.pidfd_open(pid)
             self._close_fds()
+            if self.setup.cgroup is not None:
+                self.setup.cgroup.preload()  # while the child is at work
             parent = handshake.Parent(ours, self._announce, self._warn)
             self._converse(parent)
 

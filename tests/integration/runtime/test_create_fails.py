@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -267,3 +268,13 @@ def test_a_seccomp_listener_reaches_its_agent(box: Box) -> None:
     assert len(fds) == 1
     assert "seccomp" in os.readlink(f"/proc/self/fd/{fds[0]}")
     os.close(fds[0])
+
+
+def test_no_descriptor_left_for_a_procfs_leaves_no_directory(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(create_module.Proc, "new", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        box.create("true")
+    assert os.listdir(box.state_dir) == []
