@@ -28,6 +28,9 @@ if TYPE_CHECKING:
         def add(self, pid: int) -> None:
             """Move a process in; children it forks from now on follow."""
 
+        def preload(self) -> None:
+            """Import what `apply` needs: for a moment in which there is nothing else to do."""
+
         def apply(self, resources: LinuxResources) -> None:
             """Set what `resources` names, at creation or as an update; unset values change nothing.
 

@@ -85,6 +85,10 @@ class SystemdManager:
             systemd.reset_failed(self._unit)
         self._cgroup.adopt()
 
+    def preload(self) -> None:
+        """Import what `apply` needs."""
+        self._cgroup.preload()
+
     def apply(self, resources: LinuxResources) -> None:
         """Set what `resources` names; before the scope has started it is kept and becomes the scope's properties.
 

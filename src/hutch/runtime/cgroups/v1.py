@@ -11,7 +11,7 @@ import os
 import time
 
 from hutch.errors import HutchError, InvalidArgument, NotSupported, PermissionDenied, Unavailable
-from hutch.runtime.cgroups import devices, files, hierarchy, signals, tree, v1_knobs
+from hutch.runtime.cgroups import files, hierarchy, signals, tree
 from hutch.runtime.cgroups.files import Write
 
 TYPE_CHECKING = False
@@ -133,6 +133,10 @@ class V1Manager:
 
     # --- limits -------------------------------------------------------------------------------------------------
 
+    def preload(self) -> None:
+        """Import what `apply` needs."""
+        from hutch.runtime.cgroups import devices, v1_knobs  # noqa: F401
+
     def apply(self, resources: LinuxResources) -> None:
         """Set what `resources` names and leave the rest as it is.
 
@@ -144,6 +148,8 @@ class V1Manager:
             InvalidArgument: the kernel or the specification refuses a value.
             PermissionDenied: a limit is asked for where this user may not set one.
         """
+        from hutch.runtime.cgroups import v1_knobs
+
         for directory in self._by_directory():
             if not os.path.isdir(directory):
                 raise NotSupported(f"cgroup {directory}: it is gone")
@@ -200,6 +206,8 @@ class V1Manager:
             # A user namespace cannot make device nodes, so there is nothing to filter that the user could not open.
             return
         if "devices" in resources or self._fresh:
+            from hutch.runtime.cgroups import devices
+
             rules = devices.with_defaults(resources.get("devices") or [])
             held = devices.read_v1(files.read(f"{directory}/devices.list"))
             changes = [Write("devices", (file,), text) for file, text in devices.transition(held, rules)]

@@ -7,7 +7,7 @@ import os
 import time
 
 from hutch.errors import Conflict, HutchError, InvalidArgument, NotSupported, PermissionDenied, Unavailable
-from hutch.runtime.cgroups import device_program, devices, files, hierarchy, tree, v2_knobs
+from hutch.runtime.cgroups import files, hierarchy, tree
 from hutch.runtime.cgroups.signals import signal_all
 from hutch.runtime.signals import SIGKILL
 
@@ -124,6 +124,10 @@ class V2Manager:
 
     # --- limits -------------------------------------------------------------------------------------------------
 
+    def preload(self) -> None:
+        """Import what `apply` needs."""
+        from hutch.runtime.cgroups import device_program, devices, v2_knobs  # noqa: F401
+
     def apply(self, resources: LinuxResources) -> None:
         """Set what `resources` names and leave the rest as it is.
 
@@ -135,6 +139,8 @@ class V2Manager:
             InvalidArgument: the kernel or the specification refuses a value.
             PermissionDenied: a limit is asked for where this user may not set one.
         """
+        from hutch.runtime.cgroups import v2_knobs
+
         if not self._undelegated and resources.get("memory", {}).get("checkBeforeUpdate"):
             self._check_memory(resources)
         writes = v2_knobs.writes(resources, self._has, lambda name: files.read_or(f"{self._directory}/{name}"))
@@ -178,6 +184,8 @@ class V2Manager:
         # A user namespace cannot make device nodes, so there is nothing to filter that the user could not open.
         if self._rootless or not ("devices" in resources or self._fresh):
             return
+        from hutch.runtime.cgroups import device_program, devices
+
         rules = devices.with_defaults(resources.get("devices") or [])
         device_program.install(self._directory, device_program.assemble(rules))
         self.explain("bpf", self._directory, f"device program of {len(rules)} rules")
