@@ -491,3 +491,19 @@ def test_another_image_as_a_mount(run, hutch):
     assert len(os.listdir(f"{hutch_root(hutch)}/snapshots")) == 2
     hutch("rm", "kept")
     assert os.listdir(f"{hutch_root(hutch)}/snapshots") == []
+
+
+@pytest.mark.parametrize("flags", [(), ("--userns=host",), ("-u", "app")])
+def test_another_image_as_a_writable_mount(run, hutch, flags):
+    mount = ("--mount", f"type=image,src={run.image},dst=/other,rw=true", *flags)
+    place = "/other/tmp" if flags[:1] == ("-u",) else "/other/etc"
+    script = (
+        f"echo made > {place}/made && cat {place}/made && stat -c %u {place}/made && grep -c ' /other ' /proc/mounts"
+    )
+    assert run("sh", "-c", script, flags=mount).stdout.split() == [
+        "made",
+        "1000" if flags[:1] == ("-u",) else "0",
+        "1",
+    ]
+    assert "No such file" in run("cat", f"{place}/made", flags=mount, status=1).stderr
+    assert os.listdir(f"{hutch_root(hutch)}/snapshots") == []

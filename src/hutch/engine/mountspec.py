@@ -157,6 +157,9 @@ def parse_mount(text: str) -> MountRequest:
         if key in ("readonly", "ro"):
             given["read_only"] = _switch(key, value if equals else "true")
             continue
+        if key in ("rw", "readwrite"):
+            given["read_only"] = not _switch(key, value if equals else "true")
+            continue
         if key in ("volume-nocopy", "bind-nonrecursive", "bind-create-src"):
             family = key.partition("-")[0]
             _set_switch(given, key, _switch(key, value if equals else "true"))

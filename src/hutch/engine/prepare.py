@@ -85,16 +85,16 @@ def prepare(
     with source.view() as view:
         user = resolve_user(options.user or source.settings.user, options.group_add, view)
     user = _mapped(user, options, maps)
-    if maps.idmapped:
-        _own_uppers(source, maps)
     hostname = _hostname(options, directory.record.id)
     rootfs = source.path or f"{directory.path}/rootfs"
-    others = storage.image_mounts(
+    others, more_uppers = storage.image_mounts(
         engine, options.mounts, directory, undo, lambda name: _chain_ids(engine, directory, name, options, pulling)
     )
     if others and source.path:
         raise NotSupported("--mount type=image: not with --rootfs", hint="put an overlay over it: --rootfs DIR:O")
     root_mounts = (*source.mounts, *others)
+    if maps.idmapped:
+        _own_uppers((*source.uppers, *more_uppers), maps)
     resolved = specgen.Resolved(
         facts=engine.facts,
         user=user,
@@ -147,9 +147,9 @@ def _chain_ids(
     return found.chain_ids
 
 
-def _own_uppers(source: RootSource, maps: IdMaps) -> None:
+def _own_uppers(uppers: tuple[str, ...], maps: IdMaps) -> None:
     """Give the directories that get the container's writes to its own ids: those are not mapped on the way to disk."""
-    for upper in source.uppers:
+    for upper in uppers:
         found = os.lstat(upper)
         first = maps.uids[0]["hostID"]
         if found.st_uid < first:

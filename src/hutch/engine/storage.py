@@ -108,8 +108,11 @@ def image_mounts(
     directory: ContainerDirectory,
     undo: Undo,
     find: Callable[[str], tuple[str, ...]],
-) -> list[Mount]:
+) -> tuple[list[Mount], list[str]]:
     """The mounts that show other images in the container, for the runtime's root_mounts.
+
+    Each is read-only unless the user says otherwise; then what is written goes into a snapshot that ends with the
+    container, and the image stays as it is.
 
     Args:
         engine: whose snapshots.
@@ -117,8 +120,12 @@ def image_mounts(
         directory: the container; the snapshots made for it are noted on its record.
         undo: gets a step for each of them.
         find: image name → chain ids, base first.
+
+    Returns:
+        The mounts, and the directories that get what is written through them.
     """
     found: list[Mount] = []
+    uppers: list[str] = []
     for request in requests:
         if request.kind != "image":
             continue
@@ -129,11 +136,14 @@ def image_mounts(
         directory.record.snapshots.append(key)
         directory.save(durable=False)
         undo.add(_removal(engine, key))
-        mounts = engine.snapshots.prepare(key, chain_ids).mounts
+        rootfs = engine.snapshots.prepare(key, chain_ids)
+        if rootfs.upper:
+            uppers.append(rootfs.upper)
+        mount = rootfs.mounts[0]
         access = ["ro"] if request.read_only else []
-        options = [*mounts[0]["options"], "nosuid", "nodev", *access]
-        found.append({**mounts[0], "destination": request.target, "options": options})
-    return found
+        options = [*mount["options"], "nosuid", "nodev", *access]
+        found.append({**mount, "destination": request.target, "options": options})
+    return found, uppers
 
 
 def _removal(engine: Engine, key: str) -> Callable[[], None]:
