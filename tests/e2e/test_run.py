@@ -360,6 +360,17 @@ def test_explain_tells_the_steps_and_a_dry_run_takes_none(run, hutch):
     assert hutch("ps", "-aq").stdout == ""
 
 
+def test_explain_shows_the_values_that_cgroup_files_got(run):
+    script = "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/memory.max "
+    script += "/sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true"
+    done = run("sh", "-c", script, flags=("--explain", "-m", "48m", "--pids-limit", "77"))
+    told = dict(re.findall(r'write\("[^"]*/(pids\.max|memory\.max|memory\.limit_in_bytes)", \'(\d+)\'\)', done.stderr))
+    assert sorted(told.values()) == sorted(done.stdout.split()) == ["50331648", "77"]
+    (path,) = set(re.findall(r"\$ echo '77' > (\S+)", done.stderr))
+    assert run.cgroup in path
+    assert f"$ mkdir {os.path.dirname(path)}\n" in done.stderr
+
+
 def steps_told(text):
     """(who, what) of each step, without the container's id."""
     lines = [re.sub("[0-9a-f]{64}", "ID", line[4:]) for line in text.splitlines() if line[:3].strip().isdigit()]

@@ -20,14 +20,14 @@ from hutch.runtime.hooks import run_hooks
 from hutch.runtime.plan import make_plan
 from hutch.runtime.signals import SIGKILL
 from hutch.runtime.state import FIFO
-from hutch.runtime.steps import PARENT, Setup
+from hutch.runtime.steps import PARENT, Setup, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hutch.runtime.plan import Plan
-    from hutch.runtime.steps import Explain, Step
+    from hutch.runtime.steps import Explain
     from hutch.spec.runtime import LinuxIDMapping, Mount, Spec, State
 
 _SYS_ADMIN = 1 << caps.BITS["CAP_SYS_ADMIN"]
@@ -207,6 +207,8 @@ class _Creation:
             if linux.get("resources") or not record.rootless:
                 raise
             return  # an ordinary user without cgroups, who asks for no limits
+        if self._explain is not None:
+            manager.explain.step = self._tell_cgroup
         manager.create()
         # Its end is the end of everybody in it: it must be the container's alone.
         others = [] if systemd_cgroup else manager.pids()
@@ -299,6 +301,13 @@ class _Creation:
         if 0 <= index < len(steps):
             self._explain(actor, steps[index])
 
+    def _tell_cgroup(self, verb: str, path: str, text: str) -> None:
+        """Announce one thing done to the cgroup, with what was really written: the plan knows only what is asked."""
+        command = {"mkdir": f"mkdir {path}", "write": f"echo '{text}' > {path}"}.get(verb)
+        call = f'{verb}("{path}", {text!r})' if text else f'{verb}("{path}")'
+        if self._explain is not None:
+            self._explain(PARENT, Step(f"{verb} {os.path.basename(path)}", call, _done, command=command))
+
     def _has_ended(self) -> bool:
         poll = select.poll()
         poll.register(self._init_fd, select.POLLIN)
@@ -368,6 +377,10 @@ class _Creation:
         for text in run_hooks(self.setup.spec.get("hooks") or {}, "poststop", self.setup.state):
             self._warn(text)
         self._container.discard()
+
+
+def _done(_: Setup) -> None:
+    """What has been done already needs no action."""
 
 
 def _kill(pidfd: int) -> None:
