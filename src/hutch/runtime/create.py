@@ -303,10 +303,10 @@ class _Creation:
 
     def _tell_cgroup(self, verb: str, path: str, text: str) -> None:
         """Announce one thing done to the cgroup, with what was really written: the plan knows only what is asked."""
-        command = {"mkdir": f"mkdir {path}", "write": f"echo '{text}' > {path}"}.get(verb)
+        title = "make cgroup" if verb == "mkdir" else f"set {os.path.basename(path)}"
         call = f'{verb}("{path}", {text!r})' if text else f'{verb}("{path}")'
         if self._explain is not None:
-            self._explain(PARENT, Step(f"{verb} {os.path.basename(path)}", call, _done, command=command))
+            self._explain(PARENT, Step(title, call, _done))
 
     def _has_ended(self) -> bool:
         poll = select.poll()
