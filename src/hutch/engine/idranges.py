@@ -71,6 +71,14 @@ def _link(root: str, path: str, container_id: str) -> bool:
     return False
 
 
+def taken(root: str) -> list[int]:
+    """The first id of every range that is somebody's."""
+    try:
+        return [int(name) for name in os.listdir(f"{root}/ids") if name.isdigit()]
+    except FileNotFoundError:
+        return []
+
+
 def give_back(root: str, start: int, container_id: str) -> None:
     """Give a range back, if it is still the container's."""
     path = f"{root}/ids/{start}"

@@ -160,15 +160,22 @@ def _remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: boo
     """Everything, in an order in which a second attempt finds what a first one left."""
     record = directory.record
     _end(engine, record.id)
-    for key in (record.id, *record.snapshots):
+    lost = record.status == "dead"  # then what was made for it goes by its id
+    snapshots = _of(record.id, engine.snapshots.snapshots()) if lost else record.snapshots
+    for key in (record.id, *snapshots):
         engine.snapshots.remove(key)
     if volumes or record.auto_remove:
         remove_volumes(engine, record.volumes)
-    if record.first_id:
+    if record.first_id or lost:
         from hutch.engine import idranges
 
-        idranges.give_back(engine.root, record.first_id, record.id)
+        for start in idranges.taken(engine.root) if lost else (record.first_id,):
+            idranges.give_back(engine.root, start, record.id)
     engine.containers.remove(directory)
+
+
+def _of(container_id: str, keys: list[str]) -> list[str]:
+    return [key for key in keys if key.startswith(f"{container_id}-")]
 
 
 def remove_volumes(engine: Engine, names: list[str]) -> None:
