@@ -61,6 +61,7 @@ def private_podman(directory: str) -> Iterator[Podman | None]:
     if not shutil.which("podman"):
         yield None
         return
+    os.mkdir(directory)
     with podman(directory) as found:
         yield found
 
