@@ -41,6 +41,7 @@ class MountFacts(Record):
     Attributes:
         userns: whether the container has a user namespace of its own, so that sysfs, procfs and mqueue can only be
             mounted for namespaces that it owns.
+        host_mqueue: whether the host has a /dev/mqueue, for --ipc=host.
         tty_gid_mapped: whether group 5, which owns terminals, exists in the container.
         files: destination → host path of the engine's files.
         attached: the user's mounts.
@@ -48,6 +49,7 @@ class MountFacts(Record):
     """
 
     userns: bool = False
+    host_mqueue: bool = True
     tty_gid_mapped: bool = True
     files: tuple[tuple[str, str], ...] = ()
     attached: tuple[Attached, ...] = ()
@@ -106,12 +108,12 @@ def _kernel_mounts(options: RunOptions, facts: MountFacts) -> Iterable[Mount]:
         "source": "cgroup",
         "options": ["nosuid", "noexec", "nodev", "relatime", *ro],
     }
-    yield from _ipc_mounts(options)
+    yield from _ipc_mounts(options, facts)
 
 
-def _ipc_mounts(options: RunOptions) -> Iterable[Mount]:
+def _ipc_mounts(options: RunOptions, facts: MountFacts) -> Iterable[Mount]:
     if options.ipc == "host":
-        for destination in ("/dev/shm", "/dev/mqueue"):
+        for destination in ("/dev/shm", "/dev/mqueue")[: 2 if facts.host_mqueue else 1]:
             yield {"destination": destination, "type": "bind", "source": destination, "options": list(_KERNEL_BIND)}
         return
     yield {

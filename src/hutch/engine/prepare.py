@@ -264,6 +264,7 @@ def _attached(
         "devices": () if maps.uids else tuple(device for _, device in nodes),
         "mounts": MountFacts(
             userns=bool(maps.uids),
+            host_mqueue=os.path.isdir("/dev/mqueue"),
             tty_gid_mapped=maps.has_gid(5),
             files=tuple((destination, f"{directory.path}/{name}") for destination, name in HOST_FILES),
             attached=tuple(attached),

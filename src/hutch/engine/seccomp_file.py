@@ -125,7 +125,7 @@ def _decode(data: bytes, path: str) -> _Profile:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = str(error)
         raise InvalidConfig(
-            f"seccomp profile {path}: {message[:1].lower()}{message[1:200]}",
+            f"seccomp profile {path}: {message[:200]}",
             hint="give Docker's profile format, or the linux.seccomp object of an OCI config.json",
         ) from error
 

@@ -277,3 +277,9 @@ def test_the_rest_of_the_default_posture(box: Host) -> None:
     own = [os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "pid", "net", "ipc", "uts", "cgroup")]
     script = "for i in mnt pid net ipc uts cgroup; do readlink /proc/self/ns/$i; done"
     assert not set(own) & set(box.run(image, "sh", "-c", script).stdout.split())
+
+
+def test_the_hosts_ipc_namespace_with_or_without_its_queues(own_box: Host) -> None:
+    own_box.mode = "host"
+    done = own_box.run(own_box.image("ipc"), "readlink", "/proc/self/ns/ipc", flags=("--ipc", "host"))
+    assert done.stdout.strip() == os.readlink("/proc/self/ns/ipc")
