@@ -124,8 +124,9 @@ def _decode(data: bytes, path: str) -> _Profile:
         return msgspec.json.decode(data, type=_Profile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = str(error)
+        message = message.replace("JSON is malformed: ", "")
         raise InvalidConfig(
-            f"seccomp profile {path}: {message[:200]}",
+            f"seccomp profile {path}: {message[:1].lower()}{message[1:200]}",
             hint="give Docker's profile format, or the linux.seccomp object of an OCI config.json",
         ) from error
 
