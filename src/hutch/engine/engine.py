@@ -79,6 +79,7 @@ class Engine:
             from hutch.image.content import ContentStore
             from hutch.image.store import ImageStore
 
+            self.prepare_directories()
             self._images = ImageStore(
                 ContentStore(f"{self.root}/content"), layers=self.snapshots, uses=self._uses,
                 default_domain=self._default_domain(),

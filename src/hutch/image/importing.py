@@ -101,7 +101,7 @@ def _enter(
         }
     )
     digest = digests.of(manifest)
-    with store.lease() as lease:
+    with store.bringing() as lease:
         lease.add([digest, described.digest, blob.digest, diff_id])
         with content.ingest(blob.digest, blob.size) as ingest:
             if not ingest.present:

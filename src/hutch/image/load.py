@@ -136,7 +136,7 @@ class _Loader:
         content = self.store.content
         manifest = found.parsed
         digest = digests.of(found.manifest)
-        with self.store.lease() as lease:
+        with self.store.bringing() as lease:
             lease.add([digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)])
             content.add(found.manifest, digest)
             for blob in (manifest.config, *manifest.layers):

@@ -4,8 +4,9 @@
                                                    └ each unpacked, base first, while the next ones arrive
 
 Everything a pull needs is leased before it is looked for, so no garbage collection comes between.
-The image is entered in index.json at the very end; a pull that dies before leaves blobs and
-partial blobs, which the next one goes on from and `prune` removes.
+The image is entered in index.json at the very end. A pull that dies before, or whose registry goes
+away, leaves blobs and partial blobs, which the next one goes on from and `prune` removes; one that
+fails for good leaves nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def pull(
     Raises:
         ImageNotFound: no such image, or none for the platform.
         Unauthorized, PermissionDenied, RegistryUnavailable, DigestMismatch, InvalidConfig,
-        NotSupported: see `hutch.errors`. No image is entered then; blobs may remain for next time.
+        NotSupported: see `hutch.errors`. No image is entered then.
     """
     registries = registries or Registries()
     with _transport(transport, registries) as shared:
@@ -154,7 +155,7 @@ class _Pull:
         resolved = self._resolve()
         self.progress.resolved(self.reference, resolved.served.digest)
         manifest = resolved.manifest
-        with self.store.lease() as lease:
+        with self.store.bringing() as lease:
             blobs = [resolved.served.digest, resolved.descriptor.digest, manifest.config.digest]
             lease.add([*blobs, *(layer.digest for layer in manifest.layers)])
             config = self._config(manifest.config)

@@ -16,7 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from hutch.errors import Conflict, HutchError, ImageNotFound, InvalidArgument, InvalidConfig, InvalidReference
+from hutch.errors import (
+    Conflict,
+    HutchError,
+    ImageNotFound,
+    InvalidArgument,
+    InvalidConfig,
+    InvalidReference,
+    RegistryUnavailable,
+)
 from hutch.image import digest as digests
 from hutch.image.content import ContentStore
 from hutch.image.image import Image, Removal, Use, image_of
@@ -125,6 +133,22 @@ class ImageStore:
     def lease(self) -> Lease:
         """Begin to claim blobs and layers; see `hutch.image.lease`."""
         return Lease(self.content.root)
+
+    @contextmanager
+    def bringing(self) -> Iterator[Lease]:
+        """A lease for what is brought into the store; when that fails for good, what has come of it goes again.
+
+        After a registry that went away it stays, and spares the next attempt.
+        """
+        try:
+            with self.lease() as lease:
+                yield lease
+        except RegistryUnavailable:
+            raise
+        except (HutchError, OSError):
+            with suppress(HutchError, OSError):  # the failure itself matters more, and `prune` does the same
+                self.collect()
+            raise
 
     # -- changing ----------------------------------------------------------------------------
 
