@@ -25,7 +25,7 @@ class HostFacts(Record):
         swap_accounting: whether memory plus swap can be limited.
         hard_limits: RLIMIT name → the caller's hard limit, -1 for infinity.
         raise_limits: whether the caller may exceed them (CAP_SYS_RESOURCE).
-        delegated: whether the caller may limit resources: root, or a user with a cgroup of its own.
+        delegated: whether the caller may limit resources: root, or a user whom systemd gives cgroups.
         apparmor, selinux: whether the kernel enforces that LSM.
         thermal: paths of the processors' throttle counters, which tell about the host.
     """
@@ -78,21 +78,9 @@ def _hard_limits(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
     return tuple(found)
 
 
-def delegated_cgroup() -> str:
-    """The caller's own cgroup v2 directory when it may make cgroups with limits there, or an empty string."""
-    if not _exists(f"{_CGROUP}/cgroup.controllers"):
-        return ""
-    own = next(
-        (line[3:] for line in _first_bytes("/proc/self/cgroup").decode().splitlines() if line.startswith("0::")), ""
-    )
-    path = _CGROUP + own.rstrip("/")
-    if not own or not os.access(path, os.W_OK) or not os.access(f"{path}/cgroup.procs", os.W_OK):
-        return ""
-    return path if b"pids" in _first_bytes(f"{path}/cgroup.controllers") else ""
-
-
 def host_facts() -> HostFacts:
     """Look at this machine."""
+    from hutch.engine.delegation import has_manager
     from hutch.engine.options import RLIMITS
     from hutch.linux.caps import NAMES
 
@@ -113,7 +101,7 @@ def host_facts() -> HostFacts:
         swap_accounting=cgroup2 or _exists(swap),
         hard_limits=_hard_limits(RLIMITS),
         raise_limits=bool(effective >> 24 & 1),
-        delegated=euid == 0 or bool(delegated_cgroup()),
+        delegated=euid == 0 or (cgroup2 and has_manager(euid)),
         apparmor=_first_bytes("/sys/module/apparmor/parameters/enabled")[:1] == b"Y",
         selinux=_exists("/sys/fs/selinux/enforce"),
         thermal=_thermal(),

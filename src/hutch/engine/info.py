@@ -27,7 +27,7 @@ def information(engine: Engine) -> dict[str, Any]:
         "Rootless": facts.rootless,
         "Cgroup": {
             "Version": "2" if facts.cgroup2 else "1",
-            "Driver": "cgroupfs",
+            "Driver": "systemd" if facts.rootless and facts.delegated else "cgroupfs",
             "Limits": facts.delegated,
             "Swap": facts.swap_accounting,
         },

@@ -51,10 +51,11 @@ def resources(options: RunOptions, facts: HostFacts, devices: list[LinuxDevice])
         InvalidArgument: one outside the machine's range.
     """
     if not facts.delegated:
-        asked = next((field for field in _LIMIT_FIELDS if getattr(options, field)), None)
+        asked = next((field for field in _LIMIT_FIELDS if getattr(options, field)), "")
         if asked:
+            flag = "cpus" if asked == "nano_cpus" else asked.replace("_", "-")
             raise NotSupported(
-                f"--{asked.replace('_', '-')}: this user has no cgroup to set limits in",
+                f"--{flag}: this user has no cgroup to set limits in",
                 hint="delegate one: run in a systemd user session with cgroup v2, or as root",
             )
         return {}

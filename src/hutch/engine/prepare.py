@@ -192,6 +192,10 @@ def _mapped(user: ContainerUser, options: RunOptions, maps: IdMaps) -> Container
 def _cgroup(options: RunOptions, engine: Engine, container_id: str) -> str:
     if not engine.facts.delegated:
         return ""
+    if engine.facts.rootless:
+        from hutch.engine.delegation import container_cgroup
+
+        return container_cgroup(container_id, options.cgroup_parent)
     parent = options.cgroup_parent or "/hutch"
     if ".." in parent.split("/"):
         raise InvalidArgument(f"invalid cgroup parent: {parent}")

@@ -210,9 +210,9 @@ def test_limits_become_properties() -> None:
 
 def test_the_bus_of_a_user_is_found(monkeypatch) -> None:
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/tmp/x,guid=1")
-    assert systemd._user_bus() == "/tmp/x"
+    assert systemd.user_bus() == "/tmp/x"
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "tcp:host=x")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/u")
-    assert systemd._user_bus() == "/run/u/bus"
+    assert systemd.user_bus() == "/run/u/bus"
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    assert systemd._user_bus() == f"/run/user/{os.geteuid()}/bus"
+    assert systemd.user_bus() == f"/run/user/{os.geteuid()}/bus"

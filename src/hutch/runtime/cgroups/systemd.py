@@ -317,7 +317,7 @@ class _Systemd:
     """A connection to the system's manager or the user's."""
 
     def __init__(self, *, rootless: bool) -> None:
-        self._bus = dbus.Connection(_user_bus() if rootless else _SYSTEM_BUS)
+        self._bus = dbus.Connection(user_bus() if rootless else _SYSTEM_BUS)
 
     def __enter__(self) -> Self:
         return self
@@ -386,12 +386,36 @@ def _translate(member: str, error: dbus.DBusError) -> HutchError | _NoSuchUnit:
     return Unavailable(f"systemd: {member}: {error}")
 
 
-def _user_bus() -> str:
+def user_bus() -> str:
     """Return the user's bus: what the session says if it is a plain path, else where systemd puts it."""
     address = os.environ.get("DBUS_SESSION_BUS_ADDRESS", "")
     if address.startswith("unix:path="):
         return address.removeprefix("unix:path=").partition(",")[0]
     return os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}") + "/bus"
+
+
+def enter_scope(unit: str, slice_unit: str) -> str:
+    """Move this process into a new scope of the user's manager, delegated to us; it ends with its last process.
+
+    Args:
+        unit: the scope's name.
+        slice_unit: the slice it goes into.
+
+    Returns:
+        The scope's cgroup, as in /proc/self/cgroup.
+
+    Raises:
+        HutchError: systemd cannot be asked, or refused.
+    """
+    properties: list[Property] = [
+        ("Description", ("s", f"hutch {unit.removesuffix('.scope')}")),
+        ("Slice", ("s", slice_unit)),
+        ("Delegate", ("b", True)),
+        ("PIDs", ("au", [os.getpid()])),
+    ]
+    with _Systemd(rootless=True) as systemd:
+        systemd.job("StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail", properties, [])
+    return hierarchy.check_path(hierarchy.own_cgroups()[""])
 
 
 def _user_manager_cgroup() -> str:
