@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from hutch import __version__
+from hutch.engine import apparmor
 from hutch.errors import HutchError, NoUserNamespaces
 
 TYPE_CHECKING = False
@@ -36,6 +37,7 @@ def information(engine: Engine) -> dict[str, Any]:
             "Profile": "default",
             "Seccomp": os.access("/proc/sys/kernel/seccomp/actions_avail", os.F_OK),
             "AppArmor": facts.apparmor,
+            "AppArmorProfile": "none" if apparmor.obstacle(facts) else apparmor.DEFAULT_PROFILE,
             "SELinux": facts.selinux,
             "UserNamespace": _user_namespace(engine),
         },
@@ -92,6 +94,8 @@ def warnings(engine: Engine) -> list[str]:
         found.append("the kernel does not account for swap: --memory-swap is not available")
     if not facts.raise_limits and not facts.rootless:
         found.append("CAP_SYS_RESOURCE is missing: limits above the caller's own are lowered to them")
+    if facts.apparmor and not facts.rootless and (reason := apparmor.obstacle(facts)):
+        found.append(f"containers run without an AppArmor profile: {reason}")
     if not facts.apparmor and not facts.selinux:
         found.append("neither AppArmor nor SELinux is enabled")
     ids = _user_namespace(engine)

@@ -102,6 +102,7 @@ def prepare(
         uid_mappings=maps.uids,
         gid_mappings=maps.gids,
         seccomp=_seccomp(options, engine, source.settings),
+        apparmor=_apparmor(options, engine),
         console=console,
         **_attached(engine, options, source, directory, maps, undo),
     )
@@ -237,6 +238,14 @@ def _seccomp(options: RunOptions, engine: Engine, image: ImageSettings) -> Linux
     return seccomp_profile.for_container(
         wanted, granted, architecture=image.architecture, compat=options.security.profile == "compat"
     )
+
+
+def _apparmor(options: RunOptions, engine: Engine) -> str:
+    if not engine.facts.apparmor and not options.security.apparmor:
+        return ""
+    from hutch.engine import apparmor
+
+    return apparmor.profile_for(options, engine.facts, engine.state)
 
 
 def _attached(

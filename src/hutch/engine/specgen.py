@@ -56,6 +56,7 @@ class Resolved(Record):
     Attributes:
         env: NAME → value or None (unset), the user's.
         seccomp: None is no filter.
+        apparmor: name of a profile, empty for none.
         idmapped_root: whether the root's layers carry host ids that the runtime has to map.
     """
 
@@ -67,6 +68,7 @@ class Resolved(Record):
     uid_mappings: tuple[LinuxIDMapping, ...] = ()
     gid_mappings: tuple[LinuxIDMapping, ...] = ()
     seccomp: LinuxSeccomp | None = None
+    apparmor: str = ""
     console: tuple[int, int] | None = None
 
 
@@ -163,8 +165,8 @@ def _process(
         process["rlimits"] = found
     if options.oom_score_adj:
         process["oomScoreAdj"] = options.oom_score_adj
-    if options.security.apparmor and options.security.apparmor != "unconfined":
-        process["apparmorProfile"] = options.security.apparmor
+    if resolved.apparmor:
+        process["apparmorProfile"] = resolved.apparmor
     if options.tty and resolved.console:
         process["consoleSize"] = {"height": resolved.console[0], "width": resolved.console[1]}
     return process
@@ -179,8 +181,6 @@ def working_directory(options: RunOptions, image: ImageSettings) -> str:
 def _check_labels(options: RunOptions, facts: HostFacts) -> None:
     """Refuse an LSM setting that this host would not enforce (CVE-2025-65105)."""
     wanted = options.security
-    if wanted.apparmor not in ("", "unconfined") and not facts.apparmor:
-        raise NotSupported(f"--security-opt apparmor={wanted.apparmor}: AppArmor is not enabled on this system")
     asked = [label for label in wanted.labels if label != "disable"]
     if asked and not facts.selinux:
         raise NotSupported(f"--security-opt label={asked[0]}: SELinux is not enabled on this system")
