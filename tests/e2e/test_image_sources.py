@@ -1,4 +1,4 @@
-"""Images by docker, buildah, skopeo and mmdebstrap, through each kind of registry: hutch runs them as their makers do."""
+"""Images by docker, buildah, skopeo and mmdebstrap, from each kind of registry: hutch runs them as their makers do."""
 
 from __future__ import annotations
 
