@@ -360,6 +360,18 @@ def test_explain_tells_the_steps_and_a_dry_run_takes_none(run, hutch):
     assert hutch("ps", "-aq").stdout == ""
 
 
+def test_a_reader_of_the_explanation_may_leave(run, hutch):
+    words = [*hutch.words, *run.argv("--rm", "--explain"), "echo", "hi"]
+    with subprocess.Popen(words, env=hutch.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stderr is not None
+        assert b"  1 parent" in running.stderr.readline()
+        running.stderr.close()
+        assert running.stdout is not None
+        assert running.stdout.read() == b"hi\n"
+        assert running.wait(60) == 0
+    assert hutch("ps", "-aq").stdout == ""
+
+
 def test_explain_shows_the_values_that_cgroup_files_got(run):
     script = "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/memory.max "
     script += "/sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true"

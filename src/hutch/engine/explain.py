@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 class Narrator:
-    """Writes numbered steps.
+    """Writes numbered steps, for as long as somebody reads them: a reader who leaves does not end the container.
 
     Args:
         out: standard error.
     """
 
     def __init__(self, out: TextIO) -> None:
-        self._out = out
+        out.flush()
+        self._fd = out.fileno()
         self._count = 0
 
     def plan(self, spec: Spec, bundle: str, root_mounts: Sequence[Mount]) -> None:
@@ -47,8 +48,16 @@ class Narrator:
     def step(self, actor: str, step: Step) -> None:
         """One step, as it is about to run or would run."""
         self._count += 1
-        self._out.write(f"{self._count:3} {actor:6} {step.title}\n           {step.describe()}\n")
+        text = f"{self._count:3} {actor:6} {step.title}\n           {step.describe()}\n"
         shell = step.shell()
         if shell:
-            self._out.write(f"           $ {shell}\n")
-        self._out.flush()
+            text += f"           $ {shell}\n"
+        self._write(text.encode("utf-8", "backslashreplace"))
+
+    def _write(self, data: bytes) -> None:
+        """To the descriptor: what a buffer kept of a broken pipe would come up again at the end."""
+        while data and self._fd >= 0:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BrokenPipeError:
+                self._fd = -1

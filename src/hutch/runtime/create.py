@@ -209,7 +209,12 @@ class _Creation:
             return  # an ordinary user without cgroups, who asks for no limits
         if self._explain is not None:
             manager.explain.step = self._tell_cgroup
-        manager.create()
+        try:
+            manager.create()
+        except BaseException:
+            if not systemd_cgroup and not manager.pids():
+                manager.destroy()
+            raise
         # Its end is the end of everybody in it: it must be the container's alone.
         others = [] if systemd_cgroup else manager.pids()
         if others:

@@ -194,7 +194,7 @@ def dump(value: object, indent: str = "") -> str:
 
 
 def dump_bytes(value: object, indent: str = "") -> bytes:
-    """`dump`, as UTF-8; undecodable bytes in a text (surrogates, in Python) are escaped, so that `parse` restores them."""
+    """`dump`, as UTF-8; undecodable bytes in a text (surrogates, in Python) are escaped, and `parse` restores them."""
     return dump(value, indent).encode("utf-8", "backslashreplace")
 
 

@@ -334,16 +334,16 @@ def test_a_network_device_moves_with_its_address(box: Box) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 12, 40])
-def test_a_reader_of_the_explanation_who_leaves_ends_the_creation(box: Box, step: int) -> None:
+def test_an_interrupt_while_explaining_leaves_nothing(box: Box, step: int) -> None:
     told: list[str] = []
 
     def explain(actor: str, step_told: Step) -> None:
         told.append(f"{actor} {step_told.title}")
         if len(told) == step:
-            raise BrokenPipeError
+            raise KeyboardInterrupt
 
     started = time.monotonic()
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(KeyboardInterrupt):
         box.create("true", explain=explain)
     assert time.monotonic() - started < 10
     assert os.listdir(box.state_dir) == []
@@ -357,7 +357,8 @@ def test_an_explained_creation_is_what_a_plan_lists(box: Box) -> None:
     spec: Any = box.spec
     plan = make_plan(spec, bundle=box.bundle.path, container_id="box0", privileged=True)
     listed = [(actor, step.describe()) for actor, step in plan.steps()]
-    assert told[: len(listed)] == listed
+    rest = iter(told)  # the writes into cgroups come in between, as they are made
+    assert [entry for entry in listed if entry not in rest] == []
     assert all(text for _, text in told)
 
 
