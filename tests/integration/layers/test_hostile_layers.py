@@ -145,16 +145,20 @@ def test_d03_directories_swapped_under_way_do_not_lead_outside(place: Place):
         layer.directory(f"d{number % 7}/sub").file(f"d{number % 7}/sub/file{number}", b"x", mode=0o777)
     stop = threading.Event()
 
+    swapped = []
+
     def swap() -> None:
-        sub, kept = place.path("d3/sub"), place.path("d3/kept")
+        sub = place.path("d3/sub")
         while not stop.is_set():
+            kept = place.path(f"d3/kept{len(swapped)}")
             try:
                 os.rename(sub, kept)
                 os.symlink(f"{place.canary}/directory", sub)
-            except OSError:
+                swapped.append(kept)
+                os.unlink(sub)
+                os.rename(kept, sub)
+            except OSError:  # not there yet, or the applier has put its own directory in the link's place
                 continue
-            os.unlink(sub)
-            os.rename(kept, sub)
 
     thread = threading.Thread(target=swap)
     thread.start()
@@ -165,6 +169,7 @@ def test_d03_directories_swapped_under_way_do_not_lead_outside(place: Place):
     finally:
         stop.set()
         thread.join()
+    assert swapped
     assert os.listdir(f"{place.canary}/directory") == []
 
 
