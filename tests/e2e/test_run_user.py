@@ -27,6 +27,7 @@ def nothing_is_left(user: OrdinaryUser) -> None:
     assert os.listdir(f"{user.runtime_dir}/hutch/runtime") == []
 
 
+@pytest.mark.host
 def test_the_running_system_with_subordinate_ids(ordinary_user):
     done = run(
         ordinary_user,
@@ -43,6 +44,7 @@ def test_the_running_system_with_subordinate_ids(ordinary_user):
     nothing_is_left(ordinary_user)
 
 
+@pytest.mark.host
 def test_the_running_system_with_a_single_id(single_id_user):
     done = run(single_id_user, "@host", "sh", "-c", "id -u; cat /proc/self/uid_map; grep NoNew /proc/self/status")
     assert done.stdout.splitlines()[0] == "0"
@@ -76,6 +78,7 @@ def test_limits_without_a_cgroup_are_refused_clearly(ordinary_user):
     assert "hint: " in done.stderr
 
 
+@pytest.mark.host
 def test_terminal_host_network_and_exit_statuses(ordinary_user):
     assert run(ordinary_user, "-t", "@host", "tty").stdout == "/dev/pts/0\r\n"
     assert run(ordinary_user, "--network=host", "@host", "readlink", "/proc/self/ns/net").stdout.strip() == os.readlink(

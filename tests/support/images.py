@@ -112,8 +112,8 @@ def cached(name: str, recipe: str, make: Callable[[str], None]) -> str:
                 remove_tree(f"{CACHE}/{stale}")
         scratch = tempfile.mkdtemp(prefix="making-", dir=CACHE)
         try:
-            os.chmod(scratch, 0o755)
             make(scratch)
+            run(["chmod", "-R", "a+rX", scratch])  # tests of ordinary users read it, and some tools write 0600
             os.rename(scratch, path)
         except BaseException:
             remove_tree(scratch)

@@ -122,15 +122,16 @@ class Runtime:
         program: path or name.
         root: directory for its state.
         cgroup_parent: where containers' cgroups go.
+        options: more global options.
     """
 
-    def __init__(self, program: str, root: str, cgroup_parent: str) -> None:
-        self.program, self.root, self.cgroup_parent = program, root, cgroup_parent
+    def __init__(self, program: str, root: str, cgroup_parent: str, options: Sequence[str] = ()) -> None:
+        self.program, self.root, self.cgroup_parent, self.options = program, root, cgroup_parent, list(options)
         self.made: list[str] = []
 
     def argv(self, *words: str) -> list[str]:
         """The command line of one command."""
-        return [self.program, "--root", self.root, *words]
+        return [self.program, "--root", self.root, *self.options, *words]
 
     def __call__(self, *words: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
@@ -171,9 +172,9 @@ class Runtime:
 
 
 @contextlib.contextmanager
-def runtime(base: str, cgroup_parent: str, program: str = "") -> Iterator[Runtime]:
+def runtime(base: str, cgroup_parent: str, program: str = "", options: Sequence[str] = ()) -> Iterator[Runtime]:
     """A runtime below `base`, ours unless `program` says otherwise; its containers are deleted at the end."""
-    found = Runtime(program or launcher(base), f"{base}/oci", cgroup_parent)
+    found = Runtime(program or launcher(base), f"{base}/oci", cgroup_parent, options)
     try:
         yield found
     finally:
