@@ -258,7 +258,12 @@ def _overview(table: tuple[Flag, ...]) -> str:
 def run() -> NoReturn:
     """The launcher's entry: run the process's own command line and end, without tearing the interpreter down."""
     signals.listen_to_interrupts()
-    status = main()
+    status = 130
+    try:
+        status = main()
+        signals.handle(signals.SIGINT, signals.SIG_IGN)  # nothing is left to interrupt
+    except KeyboardInterrupt:
+        pass  # outside of all that could be interrupted
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -7,6 +7,7 @@ import os
 
 from hutch.engine.image_settings import image_settings
 from hutch.engine.known import FoundImage, list_state, note, recall
+from hutch.engine.undo import Interruptions
 from hutch.errors import ImageNotFound, NotSupported
 
 TYPE_CHECKING = False
@@ -152,7 +153,7 @@ def _pulled(engine: Engine, text: str, wanted: Platform | None, pulling: Pulling
     from hutch.image.reference import Reference
 
     reference = Reference.parse(text, default_domain=engine.registries.default)
-    with pulling(text) if pulling else nullcontext() as progress:
+    with Interruptions(allowed=True), pulling(text) if pulling else nullcontext() as progress:
         return pull(
             reference,
             store=engine.images,

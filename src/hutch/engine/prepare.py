@@ -18,6 +18,7 @@ from hutch.engine.lifecycle import sweep
 from hutch.engine.mounts import MountFacts
 from hutch.engine.record import Record
 from hutch.engine.rootfs import RootSource, root_source
+from hutch.engine.undo import Interruptions
 from hutch.engine.userns import IdMaps, id_maps
 from hutch.engine.users import resolve_user
 from hutch.errors import InvalidArgument, InvalidState, NotSupported
@@ -73,6 +74,13 @@ def prepare(
     Raises:
         HutchError: see the parts.
     """
+    with Interruptions(allowed=False):
+        return _prepare(engine, options, console, undo, pulling)
+
+
+def _prepare(
+    engine: Engine, options: RunOptions, console: tuple[int, int] | None, undo: Undo, pulling: Pulling | None
+) -> Prepared:
     engine.prepare_directories()
     warnings = sweep(engine)
     directory = engine.containers.create(options.name)

@@ -7,6 +7,7 @@ import os
 
 from hutch.engine.mounts import Attached
 from hutch.engine.mountspec import MountRequest, clean_target
+from hutch.engine.undo import Interruptions
 from hutch.errors import InvalidArgument, NotFound, NotSupported
 from hutch.linux.paths import Root
 
@@ -198,7 +199,8 @@ def _fill(path: str, source: RootSource, target: str) -> None:
         from hutch.snapshot import helper
 
         pairs = [word for layer in reversed(layers) for word in (source.form, layer)]
-        helper.run("hutch.snapshot.tree_child", ["merge", path, *pairs])
+        with Interruptions(allowed=True):
+            helper.run("hutch.snapshot.tree_child", ["merge", path, *pairs])
         helper.run("hutch.snapshot.tree_child", ["like", layers[0], path])
     finally:
         os.close(fd)

@@ -13,6 +13,25 @@ if TYPE_CHECKING:
 _IMPATIENT = (signals.SIGHUP, signals.SIGINT, signals.SIGTERM)
 
 
+class Interruptions:
+    """A stretch in which control-C and its like come through at once, or wait until its end; a context manager.
+
+    What is made and what says how it is undone must not come apart.
+
+    Args:
+        allowed: whether they come through.
+    """
+
+    def __init__(self, *, allowed: bool) -> None:
+        self._how = signals.SIG_UNBLOCK if allowed else signals.SIG_BLOCK
+
+    def __enter__(self) -> None:
+        self._before = signals.pthread_sigmask(self._how, _IMPATIENT)
+
+    def __exit__(self, *_: object) -> None:
+        signals.pthread_sigmask(signals.SIG_SETMASK, self._before)
+
+
 class Undo:
     """What to take back, last first, unless `keep` is called; a context manager."""
 
@@ -36,15 +55,11 @@ class Undo:
         if not self._steps:
             return
         first: Exception | None = None
-        # A second control-C waits until everything is taken back.
-        before = signals.pthread_sigmask(signals.SIG_BLOCK, _IMPATIENT)
-        try:
+        with Interruptions(allowed=False):  # a second one waits until everything is taken back
             while self._steps:
                 try:
                     self._steps.pop()()
                 except Exception as problem:  # the other steps must not stay undone for it
                     first = first or problem
-        finally:
-            signals.pthread_sigmask(signals.SIG_SETMASK, before)
         if first is not None:
             raise first

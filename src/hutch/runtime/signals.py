@@ -7,6 +7,7 @@ The numbers are Linux's on x86-64 and arm64.
 from __future__ import annotations
 
 import os
+import time
 
 from hutch.errors import InvalidArgument
 
@@ -29,6 +30,8 @@ SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGPIPE, SIGTERM = 1, 2, 3, 9, 13, 15
 SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH = 17, 18, 19, 20, 21, 22, 23, 28
 SIGRTMIN, SIGRTMAX, LAST = 34, 64, 64
 
+_SAME_S = 2.0
+
 _ALIASES = {"IOT": "ABRT", "CLD": "CHLD", "POLL": "IO"}
 
 handle = _signal.signal
@@ -40,9 +43,21 @@ SIG_DFL, SIG_IGN = _signal.SIG_DFL, _signal.SIG_IGN
 
 
 def listen_to_interrupts() -> None:
-    """Make control-C raise KeyboardInterrupt from now on; the launchers let it end them silently while they import."""
+    """Make control-C raise KeyboardInterrupt from now on; the launchers let it end them silently while they import.
+
+    What comes soon after one is not another: it would tear what the first set going, the taking back of what was done.
+    """
+    last = -_SAME_S
+
+    def interrupt(_number: int, _frame: object) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _SAME_S:
+            last = now
+            raise KeyboardInterrupt
+
     if disposition(SIGINT) == SIG_DFL:
-        handle(SIGINT, _signal.default_int_handler)
+        handle(SIGINT, interrupt)
 
 
 def number(text: str) -> int:
