@@ -20,6 +20,10 @@ Inventory = dict[str, frozenset[str]]
 OWN = f"hutch-tests-{os.getpid()}"
 _FOREIGN = ("hutch-tests-",)
 _PATIENCE_S = 3.0
+# Whoever lives below these from before the session (the machine's own services) comes and goes as he likes.
+_RESIDENTS = frozenset(
+    entry.name for top, _, _ in cgroup_mounts() for entry in os.scandir(top) if entry.is_dir() and entry.name != "hutch"
+)
 
 
 def inventory() -> Inventory:
@@ -89,7 +93,7 @@ def _cgroups(*, own: bool) -> frozenset[str]:
         for path, names, _ in os.walk(top):
             if path == top:
                 mine = [name for name in names if (name == OWN) == own]
-                names[:] = [name for name in mine if own or not name.startswith(_FOREIGN)]
+                names[:] = [name for name in mine if own or not (name.startswith(_FOREIGN) or name in _RESIDENTS)]
             found.update(f"{path}/{name}" for name in names)
     return frozenset(found)
 

@@ -200,9 +200,9 @@ def _run(command: Command, arguments: list[str], given: dict[str, object]) -> in
         return 0
     except flags.UsageError as error:
         raise _with_usage(error, command.usage, f"hutch {command.name}") from None
-    for number in (signals.SIGHUP, signals.SIGTERM):
-        if signals.disposition(number) == signals.SIG_DFL:  # nohup's stays ignored
-            signals.handle(number, _terminate)
+    numbers = [n for n in (signals.SIGHUP, signals.SIGTERM) if signals.disposition(n) == signals.SIG_DFL]
+    for number in numbers:  # nohup's stays ignored
+        signals.handle(number, _terminate)
     try:
         command.check_arguments(rest)
         return command.run(values, rest, given)
@@ -219,6 +219,9 @@ def _run(command: Command, arguments: list[str], given: dict[str, object]) -> in
         bug = _bug(error)
         bug.exit_code = command.exit_code
         raise bug from error
+    finally:
+        for number in numbers:  # `main` may be called by a program that goes on
+            signals.handle(number, signals.SIG_DFL)
 
 
 def _in_words(error: OSError) -> str:

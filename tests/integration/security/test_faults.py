@@ -54,8 +54,10 @@ def test_a_run_that_is_asked_to_end_while_it_is_made_leaves_nothing(own_box: Hos
             assert process.stderr is not None
             assert "Traceback" not in process.stderr.read()
             statuses.add(process.returncode)
-    # Either before Python heard of it, or while it is made, or passed on to the container.
-    assert statuses <= {-number, 128 + number}
+    # Before Python heard of it, while it is made, or passed on to the container; whose process 1 does not hear what
+    # comes before it has a handler, as the kernel has it, and then ends by itself.
+    assert statuses <= {-number, 128 + number, 0}
+    assert statuses - {0}
     own_box.run(image, "true", flags=("--name", "again"))
 
 
