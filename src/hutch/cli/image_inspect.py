@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 
 from hutch.cli.command import Command
 from hutch.cli.flags import Flag
 from hutch.cli.images import unpacked_size
+from hutch.cli.messages import complain
 from hutch.cli.output import parse_template
 from hutch.engine.engine import Engine
 from hutch.errors import ImageNotFound
@@ -26,7 +26,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
         try:
             found.append(describe(engine, engine.images.get(text)))
         except ImageNotFound as error:
-            print(f"hutch: {error}", file=sys.stderr)
+            complain(error)
             missing += 1
     if given["format"] == "json":
         for document in found:

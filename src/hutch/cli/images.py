@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from hutch.cli.command import Command
 from hutch.cli.flags import Flag
 from hutch.cli.image_filters import image_filter
+from hutch.cli.messages import warn
 from hutch.cli.output import ago, human_size, render
 from hutch.engine.engine import Engine
 from hutch.errors import InvalidArgument
@@ -43,7 +43,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
     if text:
         print(text)
     for name, problem in engine.images.broken():
-        print(f"hutch: warning: image {name}: {problem}", file=sys.stderr)
+        warn(f"image {name}: {problem}")
     return 0
 
 

@@ -7,6 +7,7 @@ import sys
 
 from hutch.cli.command import Command
 from hutch.cli.flags import Flag
+from hutch.cli.messages import warn
 from hutch.engine.engine import Engine
 from hutch.errors import InvalidArgument
 from hutch.image.credentials import Credentials, CredentialStore
@@ -31,7 +32,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
             raise InvalidArgument("must provide --username with --password-stdin")
         password = _password_from_stdin()
     elif password is not None:
-        print("hutch: warning: a password on the command line can be seen by others", file=sys.stderr)
+        warn("a password on the command line can be seen by others")
     if not username or password is None:
         username, password = _ask(username, password)
     transport = Transport(engine.registries)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
+from hutch.cli.messages import described
 from hutch.errors import HutchError, Internal
 from hutch.linux import stdio
 from hutch.runtime import signals
@@ -118,11 +119,7 @@ def _open_standard_streams() -> None:
 
 
 def _complain(error: HutchError) -> None:
-    text = f"hutch: {error}\n"
-    if error.hint:
-        text += f"hint: {error.hint}\n"
-    # What an image or a registry says may be in it, and must not command the terminal.
-    text = "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+    text = described(error) + "\n"
     if os.environ.get(_DEBUG):
         import traceback
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from hutch.cli.messages import warn
 from hutch.image import progress as phases
 from hutch.image.progress import Progress
 
@@ -45,7 +45,7 @@ class _Warnings(Progress):
 
     def warning(self, text: str) -> None:
         """Print it on stderr: stdout may be read by a program."""
-        print(f"hutch: warning: {text}", file=sys.stderr, flush=True)
+        warn(text)
 
 
 class _Lines(_Warnings):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from hutch.cli.command import Command
 from hutch.cli.flags import Flag
+from hutch.cli.messages import warn
 from hutch.cli.output import ago, render, shortened
 from hutch.engine.engine import Engine
 from hutch.engine.lifecycle import settle, sweep
@@ -32,7 +32,7 @@ def _run(given: dict[str, Any], _arguments: list[str], general: dict[str, Any]) 
     engine = Engine(general["root"], general["state"])
     rows = []
     for problem in sweep(engine):
-        print(f"hutch: warning: {problem}", file=sys.stderr)
+        warn(str(problem))
     for directory in engine.containers.all():
         with directory:
             try:

@@ -26,23 +26,13 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
     platform = platforms.parse(given["platform"]) if given["platform"] else None
     if given["all_tags"] and (reference.tag or reference.digest):
         raise InvalidArgument("tag can't be used with --all-tags/-a")
+    if not given["all_tags"] and not reference.tag and not reference.digest:
+        reference = replace(reference, tag=DEFAULT_TAG)
+        if not given["quiet"]:
+            print(f"Using default tag: {DEFAULT_TAG}")
+    bring = pull_all_tags if given["all_tags"] else pull
     with pull_progress(sys.stdout, quiet=given["quiet"]) as progress:
-        if given["all_tags"]:
-            pull_all_tags(
-                reference,
-                store=engine.images,
-                layers=engine.snapshots,
-                registries=engine.registries,
-                platform=platform,
-                progress=progress,
-            )
-            print(reference)
-            return 0
-        if not reference.tag and not reference.digest:
-            reference = replace(reference, tag=DEFAULT_TAG)
-            if not given["quiet"]:
-                print(f"Using default tag: {DEFAULT_TAG}")
-        pull(
+        bring(
             reference,
             store=engine.images,
             layers=engine.snapshots,

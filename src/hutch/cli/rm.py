@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from hutch.cli.command import Command
 from hutch.cli.flags import Flag
+from hutch.cli.messages import complain
 from hutch.engine import lifecycle
 from hutch.engine.engine import Engine
 from hutch.errors import ContainerNotFound, HutchError
@@ -24,7 +23,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
         except HutchError as error:
             if given["force"] and isinstance(error, ContainerNotFound):
                 continue
-            print(f"hutch: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+            complain(error)
             status = 1
     return status
 

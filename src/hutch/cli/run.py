@@ -6,6 +6,7 @@ import os
 import sys
 
 from hutch.cli.command import Command
+from hutch.cli.messages import warn
 from hutch.cli.run_flags import RUN_FLAGS, run_options
 from hutch.cli.terminal import DetachableTerminal, parse_detach_keys
 from hutch.engine.engine import Engine
@@ -43,7 +44,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
             engine, options, console=console, undo=undo, pulling=lambda name: _pulling(name, quiet=given["quiet"])
         )
         for warning in prepared.warnings:
-            _warn(warning)
+            warn(warning)
         if given["dry_run"]:
             if narrator:
                 narrator.plan(prepared.spec, prepared.directory.path, prepared.root_mounts)
@@ -58,7 +59,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
             options,
             undo,
             terminal=lambda ptmx_fd: DetachableTerminal(ptmx_fd, keys, interactive=options.interactive),
-            warn=_warn,
+            warn=warn,
             explain=narrator.step if narrator else None,
         )
 
@@ -76,10 +77,6 @@ def _pulling(name: str, *, quiet: bool) -> AbstractContextManager[Progress]:
     if not quiet:
         print(f"Unable to find image '{name}' locally", file=sys.stderr)
     return pull_progress(sys.stderr, quiet=quiet)
-
-
-def _warn(text: str) -> None:
-    print(f"hutch: warning: {text}", file=sys.stderr)
 
 
 def _console_size(options: RunOptions) -> tuple[int, int] | None:

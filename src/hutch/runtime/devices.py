@@ -168,17 +168,21 @@ def _bind(setup: Setup, node: Node) -> None:
     if mount_fd < 0:
         mount_fd = _clone_host(node)
     try:
-        parent_fd, name = _parent(setup, node.path)
-        try:
-            target_fd = _file(parent_fd, name)
-        finally:
-            os.close(parent_fd)
-        try:
-            kernel.move_mount(mount_fd, "", target_fd, "")
-        finally:
-            os.close(target_fd)
+        _attach(mount_fd, *_parent(setup, node.path))
     finally:
         os.close(mount_fd)
+
+
+def _attach(mount_fd: int, parent_fd: int, name: str) -> None:
+    """Attach a mount of a file at `name`, made if missing; closes `parent_fd`."""
+    try:
+        target_fd = _file(parent_fd, name)
+    finally:
+        os.close(parent_fd)
+    try:
+        kernel.move_mount(mount_fd, "", target_fd, "")
+    finally:
+        os.close(target_fd)
 
 
 def _file(parent_fd: int, name: str) -> int:
@@ -199,15 +203,7 @@ def bind_file(setup: Setup, name: str, source_fd: int) -> None:
     """Mount the file `source_fd` is of on /dev/`name`."""
     mount_fd = kernel.open_tree(source_fd, "", kernel.OPEN_TREE_CLONE)
     try:
-        parent_fd = open_fixed(setup.inside, "dev")
-        try:
-            target_fd = _file(parent_fd, name)
-        finally:
-            os.close(parent_fd)
-        try:
-            kernel.move_mount(mount_fd, "", target_fd, "")
-        finally:
-            os.close(target_fd)
+        _attach(mount_fd, open_fixed(setup.inside, "dev"), name)
     finally:
         os.close(mount_fd)
 
