@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from hutch.errors import (
+    BlobNotFound,
     Conflict,
     HutchError,
     ImageNotFound,
@@ -90,12 +91,12 @@ class ImageStore:
 
     def images(self) -> list[Image]:
         """Every image that is whole, newest first; broken ones are left to `broken`."""
-        images, _ = self._load_all(self._names.read())
+        images, _ = self._load_named()
         return sorted(images, key=lambda image: image.config.created, reverse=True)
 
     def broken(self) -> list[tuple[str, str]]:
         """The name (or manifest digest) of every image that cannot be read, and why."""
-        return self._load_all(self._names.read())[1]
+        return self._load_named()[1]
 
     def get(self, text: str) -> Image:
         """Find an image by name, digest, id or the beginning of an id; names go first.
@@ -108,6 +109,16 @@ class ImageStore:
             InvalidArgument: several ids begin so.
         """
         entries = self._names.read()
+        while True:
+            try:
+                return self._find(entries, text)
+            except BlobNotFound:
+                # Names go before blobs: an image that is being removed loses its name first.
+                before, entries = entries, self._names.read()
+                if entries == before:
+                    raise
+
+    def _find(self, entries: Sequence[Entry], text: str) -> Image:
         named = self._named(entries, text)
         if named is not None:
             return self._load(entries, named)
@@ -302,6 +313,15 @@ class ImageStore:
         manifest, config = self._parts(descriptor)
         names = {entry.name for entry in entries if entry.name and entry.descriptor.digest == descriptor.digest}
         return image_of(descriptor, manifest, config, names)
+
+    def _load_named(self) -> tuple[list[Image], list[tuple[str, str]]]:
+        """`_load_all` of the names there are, without calling broken what is removed meanwhile."""
+        entries = self._names.read()
+        while True:
+            images, broken = self._load_all(entries)
+            before, entries = entries, self._names.read() if broken else entries
+            if entries == before:
+                return images, broken
 
     def _load_all(self, entries: Sequence[Entry]) -> tuple[list[Image], list[tuple[str, str]]]:
         images: dict[str, Image] = {}

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from hutch.errors import Conflict, ImageNotFound, InvalidArgument, InvalidConfig, InvalidReference
+from hutch.errors import BlobNotFound, Conflict, ImageNotFound, InvalidArgument, InvalidConfig, InvalidReference
 from hutch.image import digest as digests
 from hutch.image import manifest as m
 from hutch.image.content import ContentStore
@@ -313,3 +313,33 @@ def test_c11_annotations_of_an_image_do_not_enter_the_list(host):
     assert "example.org" not in text
     with pytest.raises(ImageNotFound):
         host.store.get("alpine")
+
+
+class _PrunedMeanwhile(ContentStore):
+    """Another process removes everything between the list of names and the first blob."""
+
+    pending = True
+
+    def read(self, digest, limit):
+        if self.pending:
+            self.pending = False
+            ImageStore(ContentStore(self.root), layers=None).prune(everything=True)
+        return super().read(digest, limit)
+
+
+def test_an_image_removed_while_it_is_read_is_not_there_rather_than_broken(host):
+    host.add("alpine", "a")
+    with pytest.raises(ImageNotFound):
+        ImageStore(_PrunedMeanwhile(host.content.root)).get("alpine")
+    host.add("alpine", "a")
+    store = ImageStore(_PrunedMeanwhile(host.content.root))
+    assert store.broken() == []
+    assert store.images() == []
+
+
+def test_an_image_without_its_blob_stays_broken(host):
+    image = host.add("alpine", "a")
+    host.content.remove(image.id)
+    with pytest.raises(BlobNotFound):
+        host.store.get("alpine")
+    assert len(host.store.broken()) == 1
