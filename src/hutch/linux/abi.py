@@ -48,6 +48,7 @@ class _X86_64(_Unified):
     umount2 = 166
     capget = 125
     capset = 126
+    set_mempolicy = 238
     keyctl = 250
     ioprio_set = 251
     ioprio_get = 252
@@ -75,6 +76,7 @@ class _Arm64(_Unified):
     unshare = 97
     prctl = 167
     keyctl = 219
+    set_mempolicy = 237
     prlimit64 = 261
     rt_sigaction = 134
     setns = 268

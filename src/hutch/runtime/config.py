@@ -146,7 +146,7 @@ def _check_scheduling(process: Any, place: str) -> None:
     affinity = _object(process, f"{place}.execCPUAffinity")
     for name in ("initial", "final"):
         if text := _text(affinity, f"{place}.execCPUAffinity.{name}"):
-            parse_cpus(text, f"{place}.execCPUAffinity.{name}")
+            parse_numbers(text, f"{place}.execCPUAffinity.{name}", "CPUs")
 
 
 def _check_limits(process: Any, place: str) -> None:
@@ -163,19 +163,19 @@ def _check_limits(process: Any, place: str) -> None:
             raise InvalidConfig(f"{here}: soft limit {soft} is above the hard limit {hard}")
 
 
-def parse_cpus(text: str, place: str) -> set[int]:
-    """The CPUs of a list such as ``0-3,7``, each below 8192; InvalidConfig otherwise."""
-    cpus: set[int] = set()
+def parse_numbers(text: str, place: str, what: str) -> set[int]:
+    """The CPUs or memory nodes (`what`) of a list such as ``0-3,7``, each below 8192; InvalidConfig otherwise."""
+    found: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         ends = (first, last if dash else first)
         if not all(end.isascii() and end.isdigit() and len(end) <= 4 for end in ends):
-            raise InvalidConfig(f"{place}: {text[:64]!r}: not a list of CPUs")
+            raise InvalidConfig(f"{place}: {text[:64]!r}: not a list of {what}")
         low, high = int(ends[0]), int(ends[1])
         if low > high or high >= 8192:
-            raise InvalidConfig(f"{place}: {text[:64]!r}: not a list of CPUs")
-        cpus.update(range(low, high + 1))
-    return cpus
+            raise InvalidConfig(f"{place}: {text[:64]!r}: not a list of {what}")
+        found.update(range(low, high + 1))
+    return found
 
 
 def _check_mount(mount: Any, place: str) -> None:
@@ -349,10 +349,25 @@ def _check_rest(linux: Any, present: dict[str, str]) -> None:
     _object(linux, "linux.resources")
     for name in ("intelRdt", "memoryPolicy", "seccomp"):
         _object(linux, f"linux.{name}")
+    _check_memory_policy(linux.get("memoryPolicy"))
     seccomp = linux.get("seccomp") or {}
     listener = _text(seccomp, "linux.seccomp.listenerPath", forbidden=_NUL)
     if _text(seccomp, "linux.seccomp.listenerMetadata") and not listener:
         raise InvalidConfig("linux.seccomp.listenerMetadata: needs linux.seccomp.listenerPath")
+
+
+def _check_memory_policy(policy: Any) -> None:
+    if not policy:
+        return
+    from hutch.linux.mempolicy import FLAGS, MODES
+
+    here = "linux.memoryPolicy"
+    _choice(policy, f"{here}.mode", MODES, required=True)
+    if nodes := _text(policy, f"{here}.nodes", forbidden=_LINE):
+        parse_numbers(nodes, f"{here}.nodes", "nodes")
+    for index, flag in enumerate(_strings(policy, f"{here}.flags", _LINE)):
+        if flag not in FLAGS:
+            raise InvalidConfig(f"{here}.flags[{index}]: {flag!r}: not one of {', '.join(FLAGS)}")
 
 
 # --- the shapes --------------------------------------------------------------------------------------------------

@@ -67,62 +67,6 @@ def new_keyring(name: str) -> Step:
     return Step("join session keyring", f'keyctl(KEYCTL_JOIN_SESSION_KEYRING, "{name}")', action)
 
 
-def scheduling(spec_process: Process) -> list[Step]:
-    """Scheduling policy and I/O priority."""
-    steps = []
-    scheduler = spec_process.get("scheduler")
-    if scheduler:
-        policy = scheduler["policy"]
-        flags = 0
-        for name in scheduler.get("flags") or []:
-            if name not in process.SCHED_FLAGS:
-                raise NotSupported(f"process.scheduler.flags: {name}: unknown")
-            flags |= process.SCHED_FLAGS[name]
-        wanted = {
-            "nice": scheduler.get("nice", 0),
-            "priority": scheduler.get("priority", 0),
-            "runtime_nanos": scheduler.get("runtime", 0),
-            "deadline_nanos": scheduler.get("deadline", 0),
-            "period_nanos": scheduler.get("period", 0),
-        }
-
-        def schedule(_: Setup) -> None:
-            process.set_scheduler(policy, flags=flags, **wanted)
-
-        steps.append(Step("set scheduler", f"sched_setattr({policy}, {wanted})", schedule, command="chrt …"))
-    priority = spec_process.get("ioPriority")
-    if priority:
-        io_class, level = priority["class"], priority.get("priority", 0)
-
-        def prioritise(_: Setup) -> None:
-            process.ioprio_set(io_class, level)
-
-        steps.append(Step("set i/o priority", f"ioprio_set({io_class}, {level})", prioritise, command="ionice …"))
-    return steps
-
-
-def affinity(cpus: str) -> Step:
-    """Run on these CPUs only: one half of execCPUAffinity."""
-    from hutch.runtime.config import parse_cpus
-
-    wanted = parse_cpus(cpus, "process.execCPUAffinity")
-    call = f"sched_setaffinity(0, {{{cpus}}})"
-    return Step(
-        "set cpu affinity", call, lambda _: process.sched_setaffinity(0, wanted), command=f"taskset -c {cpus} …"
-    )
-
-
-def personality(domain: str) -> Step:
-    """linux.personality."""
-    persona = {"LINUX": process.PER_LINUX, "LINUX32": process.PER_LINUX32}[domain]
-    call = f"personality(PER_{domain})"
-    return Step("set personality", call, lambda _: _set_personality(persona), command="setarch linux32 …")
-
-
-def _set_personality(persona: int) -> None:
-    process.personality(persona)
-
-
 # --- limits ------------------------------------------------------------------------------------------------------
 
 

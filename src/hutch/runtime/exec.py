@@ -28,7 +28,7 @@ from hutch.linux.namespaces import KINDS, namespace_id, setns
 from hutch.linux.paths import Root
 from hutch.linux.proc import Proc
 from hutch.linux.seqpacket import pair
-from hutch.runtime import console, credentials, entering, handshake, init
+from hutch.runtime import console, credentials, entering, handshake, init, scheduling
 from hutch.runtime.signals import SIGKILL
 from hutch.runtime.steps import Setup
 
@@ -280,6 +280,7 @@ class _Entry:
             state=container.state(),
         )
         self.setup.label = credentials.exec_label(process)
+        self.memory_policy = scheduling.memory_policy(spec.get("linux") or {})
         self.setup.fds["target"] = container.open_init()
         if console_socket is not None:
             self.setup.fds["console-socket"] = os.dup(console_socket)
@@ -313,15 +314,16 @@ class _Entry:
         process, setup = self.process, self.setup
         affinity = process.get("execCPUAffinity") or {}
         if initial := affinity.get("initial"):
-            self._do([credentials.affinity(initial)])
+            self._do([scheduling.affinity(initial)])
         link.ask(handshake.PLACE)
         if final := affinity.get("final"):
-            self._do([credentials.affinity(final)])
+            self._do([scheduling.affinity(final)])
         self._do(credentials.oom_score(process))
         kernel_process.set_dumpable(False)
-        self._do(credentials.scheduling(process))
+        self._do(scheduling.scheduling(process))
+        self._do(self.memory_policy)
         if persona := (setup.spec.get("linux") or {}).get("personality"):
-            self._do([credentials.personality(persona["domain"])])
+            self._do([scheduling.personality(persona["domain"])])
         self._join()
         self._do([credentials.new_keyring(f"_ses.{setup.container_id}")])
         self.title = "open container's root"

@@ -20,6 +20,7 @@ from hutch.runtime import (
     rootfs,
     rootfs_cgroup,
     rootfs_layers,
+    scheduling,
 )
 from hutch.runtime.hooks import run_hooks
 from hutch.runtime.rootfs_mounts import Request, clone_step, mount_step
@@ -133,8 +134,9 @@ def make_plan(
     plan.init += [rootfs.pivot(no_pivot=no_pivot), *rootfs.sysctls(spec), *rootfs.read_only_paths(spec), *masks]
     plan.init += [rootfs.finish_read_only(), *rootfs.finish_root(spec)]
     if persona := (spec.get("linux") or {}).get("personality"):
-        plan.init.append(credentials.personality(persona["domain"]))
-    plan.init += credentials.scheduling(process)
+        plan.init.append(scheduling.personality(persona["domain"]))
+    plan.init += scheduling.memory_policy(spec.get("linux") or {})
+    plan.init += scheduling.scheduling(process)
     _answer(plan, spec, moves)
     return plan
 
@@ -146,11 +148,11 @@ def _refuse(spec: Spec, process: Process) -> None:
         credentials.require_selinux(f"linux.mountLabel: {label}")
         raise NotSupported("linux.mountLabel: not implemented")
     credentials.exec_label(process)
-    if linux.get("memoryPolicy"):
-        raise NotSupported("linux.memoryPolicy: not implemented")
     if linux.get("intelRdt"):
-        lacks = "not implemented" if os.path.isdir("/sys/fs/resctrl/info") else "resctrl is not mounted on this host"
-        raise NotSupported(f"linux.intelRdt: {lacks}")
+        lacks = "resctrl is not mounted on this host (/sys/fs/resctrl)"
+        if os.path.isdir("/sys/fs/resctrl/info"):
+            lacks = "hutch does not manage groups of resctrl"
+        raise NotSupported(f"linux.intelRdt: {lacks}", hint="hutch-oci features says what it can do")
 
 
 def _note_idmapped(plan: Plan, requests: list[Request], *, privileged: bool) -> None:

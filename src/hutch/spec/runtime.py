@@ -207,9 +207,9 @@ class LinuxIntelRdt(TypedDict, total=False):
 
 
 class LinuxMemoryPolicy(TypedDict, total=False):
-    """NUMA policy, set_mempolicy(2)."""
+    """NUMA policy, set_mempolicy(2). OCI runtime-spec config-linux.md#memory-policy."""
 
-    mode: str
+    mode: Required[str]
     nodes: str
     flags: list[str]
 

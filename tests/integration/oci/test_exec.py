@@ -68,6 +68,15 @@ def test_flags_change_the_container_s_process(either: oci.Runtime) -> None:
     assert found["NoNewPrivs"] == "1"
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/numa_maps"), reason="the kernel is built without NUMA")
+def test_the_memory_policy_is_the_container_s(runtime: oci.Runtime) -> None:
+    bundle = runtime.bundle("box", "sleep", "1000")
+    bundle.spec["linux"]["memoryPolicy"] = {"mode": "MPOL_INTERLEAVE", "nodes": "0"}
+    runtime.create(bundle, "box")
+    runtime("start", "box")
+    assert " interleave:0 " in runtime("exec", "box", "cat", "/proc/self/numa_maps").stdout
+
+
 def test_process_json(either: oci.Runtime) -> None:
     either.running("box")
     done = run_process(

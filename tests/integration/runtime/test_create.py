@@ -333,6 +333,27 @@ def test_a_network_device_moves_with_its_address(box: Box) -> None:
     assert ",UP" in done.out
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/numa_maps"), reason="the kernel is built without NUMA")
+@pytest.mark.parametrize(
+    ("mode", "flags", "shown"),
+    [
+        ("MPOL_BIND", [], "bind:0"),
+        ("MPOL_INTERLEAVE", ["MPOL_F_STATIC_NODES"], "interleave=static:0"),
+        ("MPOL_PREFERRED", [], "prefer:0"),
+    ],
+)
+def test_memory_comes_from_the_nodes_asked_for(box: Box, mode: str, flags: list[str], shown: str) -> None:
+    box.linux["memoryPolicy"] = {"mode": mode, "nodes": "0", "flags": flags}
+    done = box.run("cat", "/proc/self/numa_maps")
+    assert {line.split()[1] for line in done.out.splitlines()} <= {shown, "default"}
+    assert f" {shown} " in done.out
+
+
+def test_a_node_that_is_not_there_is_the_kernels_error(box: Box) -> None:
+    box.linux["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "1000-1001"}
+    assert "MPOL_BIND 1000-1001: invalid argument" in box.fails("true")
+
+
 @pytest.mark.parametrize("step", [1, 12, 40])
 def test_an_interrupt_while_explaining_leaves_nothing(box: Box, step: int) -> None:
     told: list[str] = []

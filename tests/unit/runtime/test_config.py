@@ -92,6 +92,14 @@ def test_other_versions_are_refused(version: str) -> None:
         ("linux.timeOffsets", {"boottime": {"secs": 1}}, "needs a new time namespace"),
         ("linux.personality", {"domain": "LINUX", "flags": ["X"]}, "linux.personality.flags"),
         ("linux.netDevices", {"a/b": {}}, "not the name of a network device"),
+        ("linux.memoryPolicy", {"nodes": "0"}, "linux.memoryPolicy.mode: required"),
+        ("linux.memoryPolicy", {"mode": "MPOL_SOME"}, "linux.memoryPolicy.mode: 'MPOL_SOME': not one of MPOL_DEFAULT"),
+        (
+            "linux.memoryPolicy",
+            {"mode": "MPOL_BIND", "nodes": "0-x"},
+            "linux.memoryPolicy.nodes: .* not a list of nodes",
+        ),
+        ("linux.memoryPolicy", {"mode": "MPOL_BIND", "flags": ["X"]}, r"linux.memoryPolicy.flags\[0\]: 'X'"),
     ],
 )
 def test_what_is_wrong_is_refused_by_place(path: str, value: Any, place: str) -> None:
@@ -132,7 +140,7 @@ def test_sysctl_names_have_either_separator(key: str, name: str) -> None:
 
 
 def test_cpu_lists() -> None:
-    assert config.parse_cpus("0-2,7, 9", "x") == {0, 1, 2, 7, 9}
+    assert config.parse_numbers("0-2,7, 9", "x", "CPUs") == {0, 1, 2, 7, 9}
     for bad in ("", "1-", "a", "1-99999", "2-1", "-1"):
         with pytest.raises(InvalidConfig):
-            config.parse_cpus(bad, "x")
+            config.parse_numbers(bad, "x", "CPUs")

@@ -87,7 +87,6 @@ def test_every_step_says_what_it_does() -> None:
     ("change", "error", "message"),
     [
         ({"process": None}, InvalidConfig, "process: required"),
-        ({"linux": {"namespaces": [], "memoryPolicy": {"mode": "x"}}}, NotSupported, "linux.memoryPolicy"),
         ({"linux": {"namespaces": [], "intelRdt": {"closID": "x"}}}, NotSupported, "linux.intelRdt"),
         ({"linux": {"namespaces": [], "mountLabel": "a:b:c:d"}}, NotSupported, "linux.mountLabel"),
     ],

@@ -6,7 +6,7 @@ import sys
 
 from hutch import __version__
 
-SPEC_VERSION = "1.2.1"
+SPEC_VERSION = "1.3.0"
 """The newest version of the OCI runtime specification whose properties are all known here."""
 
 
