@@ -3,6 +3,7 @@
     layers/sha256-<hex>/diff        the files
     layers/sha256-<hex>/layer.json  written last: without it there is no layer
     tmp/layer-<random>/             a stage; its owner holds a lock on it, so that `sweep` knows the dead ones
+    tmp/gone-<random>/              out of sight and being deleted, by whoever holds the lock on it
 
 The files of a layer reach the disk (syncfs) before the marker, the marker before the rename, the rename before
 `commit` returns. Removing goes the other way: renamed out first, deleted then.
@@ -36,8 +37,9 @@ _KEY_MAX = 255
 _MARKER = "layer.json"
 _MARKER_BYTES_MAX = 64 << 10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_ANYTHING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TEMPORARY = ("layer", "gone", "volume", "probe", "load")
-_UNLOCKED = ("volume", "probe", "load")
+_UNLOCKED = ("probe", "load")
 _UNLOCKED_AGE_S = 3600.0
 _SEPARATORS = frozenset(":,\\\n")
 
@@ -136,23 +138,20 @@ class LayerStore:
             path: the directory.
             durable: False does not wait for the disk in between: after a power cut it may be back, and half empty.
         """
-        gone = f"{self.tmp}/gone-{os.urandom(8).hex()}"
         try:
-            os.rename(path, gone)
+            gone, lock_fd = hide(path, self.tmp)
         except FileNotFoundError:
             return
-        if durable:
-            _sync(os.path.dirname(path))
-        delete(gone)
+        try:
+            if durable:
+                _sync(os.path.dirname(path))
+            delete(gone)
+        finally:
+            os.close(lock_fd)
 
     def sweep(self) -> int:
         """Delete stages whose owner is dead, what removal left, and layers without a marker."""
-        count = 0
-        for name in os.listdir(self.tmp):
-            kind = name.partition("-")[0]
-            if kind not in _TEMPORARY or (kind in _UNLOCKED and _age_s(f"{self.tmp}/{name}") < _UNLOCKED_AGE_S):
-                continue
-            count += _delete_unlocked(f"{self.tmp}/{name}")
+        count = sweep_temporary(self.tmp, _TEMPORARY)
         for name in os.listdir(self._layers):
             if not os.path.exists(f"{self._layers}/{name}/{_MARKER}"):
                 self.discard(f"{self._layers}/{name}")
@@ -201,9 +200,7 @@ class DirectoryStage:
         return f"{self._directory}/diff"
 
     def __enter__(self) -> Self:
-        os.mkdir(self._directory, 0o700)
-        self._lock_fd = os.open(self._directory, _DIRECTORY)
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        self._lock_fd = make_locked(self._directory)
         os.mkdir(self.path, 0o700)
         return self
 
@@ -235,6 +232,64 @@ def check_key(key: str) -> str:
     if not 0 < len(key) <= _KEY_MAX or key[0] not in _ALPHANUMERIC or not _KEY.issuperset(key):
         raise InvalidArgument(f"snapshot key {key[:260]!r}: letters, digits, '_', '.' and '-' only")
     return key
+
+
+def make_locked(path: str) -> int:
+    """Make a directory of `tmp/` that no sweep takes for a dead one's.
+
+    Returns:
+        A descriptor that holds the lock on it, for the caller to close.
+    """
+    while True:
+        os.mkdir(path, 0o700)
+        try:
+            lock_fd = os.open(path, _DIRECTORY)
+        except FileNotFoundError:
+            continue  # swept in between
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        if os.path.exists(path):
+            return lock_fd
+        os.close(lock_fd)
+
+
+def hide(path: str, tmp: str) -> tuple[str, int]:
+    """Rename a directory into `tmp/`, to be deleted there; FileNotFoundError if it is gone already.
+
+    Returns:
+        Its path now, and a descriptor that keeps a sweep from deleting it at the same time, for the caller to close.
+    """
+    gone = f"{tmp}/gone-{os.urandom(8).hex()}"
+    lock_fd = os.open(path, _ANYTHING)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_SH)
+        os.rename(path, gone)
+    except BaseException:
+        os.close(lock_fd)
+        raise
+    return gone, lock_fd
+
+
+def sweep_temporary(tmp: str, kinds: Sequence[str]) -> int:
+    """Delete what killed processes left in `tmp/`, of the kinds its names begin with.
+
+    Returns:
+        How much there was.
+
+    Raises:
+        OSError: some of it cannot be deleted; the rest was.
+    """
+    count, first = 0, None
+    for name in os.listdir(tmp):
+        kind = name.partition("-")[0]
+        if kind not in kinds or (kind in _UNLOCKED and _age_s(f"{tmp}/{name}") < _UNLOCKED_AGE_S):
+            continue
+        try:
+            count += _delete_unlocked(f"{tmp}/{name}")
+        except OSError as problem:
+            first = first or problem
+    if first is not None:
+        raise first
+    return count
 
 
 def delete(path: str) -> None:
@@ -273,7 +328,7 @@ def _sync(directory: str) -> None:
 def _delete_unlocked(path: str) -> int:
     """Delete a tree unless somebody holds the lock on it; returns how many were deleted."""
     try:
-        fd = os.open(path, _DIRECTORY)
+        fd = os.open(path, _ANYTHING)
     except FileNotFoundError:
         return 0
     try:
