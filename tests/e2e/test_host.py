@@ -114,7 +114,8 @@ def test_without_delegation_a_limit_is_refused(run):
         told = run("true", flag, status=125).stderr
         assert "this user has no cgroup to set limits in" in told
         assert "hint: " in told
-    assert "no cgroup is delegated" in run.cli("info").stdout
+        assert "cannot be reached at /nonexistent/bus" in told
+    assert "no cgroup for limits: " in run.cli("info").stdout
 
 
 def test_ids_files_and_layers(run, hutch, layered_image, tmp_path):
@@ -211,6 +212,19 @@ def test_what_capabilities_would_allow_the_profile_denies(run):
         "mount -t tmpfs none /tmp && umount /dev/shm && echo can", *bare, "--security-opt", "apparmor=unconfined"
     )
     assert free.stdout == "can\n"
+
+
+@requires("root", "apparmor", "program:apparmor_parser")
+def test_an_ordinary_user_gets_a_profile_that_is_named_and_none_by_default(ordinary_user, tmp_root):
+    from hutch.engine import apparmor
+
+    apparmor.load(tmp_root.state)
+    for flags, expected in (
+        ((), "unconfined"),
+        (("--security-opt", "apparmor=hutch-default"), "hutch-default (enforce)"),
+    ):
+        argv = [ordinary_user.hutch, "run", "--rm", *flags, "@host", "cat", ATTR]
+        assert ordinary_user.run(argv, timeout_s=PATIENCE_S).stdout == f"{expected}\n"
 
 
 @requires("apparmor")

@@ -21,6 +21,7 @@ import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 
 from tests.support.files import private_directory
+from tests.support.host import read
 from tests.support.programs import run
 
 UID = 64321
@@ -103,6 +104,7 @@ class OrdinaryUser:
         home: its home directory, empty at first.
         runtime_dir: its XDG_RUNTIME_DIR.
         installed: its hutch.
+        subids: the first of its subordinate ids and how many there are; (0, 0) for none.
         etc: the directory of the files put over those in /etc; empty where we are this user ourselves.
     """
 
@@ -111,6 +113,7 @@ class OrdinaryUser:
     home: str
     runtime_dir: str
     installed: Installation
+    subids: tuple[int, int]
     etc: str
 
     @property
@@ -176,13 +179,23 @@ def ordinary_user(installed: Installation, *, subids: bool = True) -> Iterator[O
             os.mkdir(path, 0o700)
         if os.geteuid() != 0:
             entry = pwd.getpwuid(os.geteuid())
-            yield OrdinaryUser(entry.pw_uid, entry.pw_name, home, runtime_dir, installed, "")
+            ranges = _subordinate(entry.pw_name)
+            yield OrdinaryUser(entry.pw_uid, entry.pw_name, home, runtime_dir, installed, ranges, "")
             return
         os.mkdir(etc, 0o755)
         _write_etc(etc, home, subids=subids)
         for path in (home, runtime_dir):
             os.chown(path, UID, UID)
-        yield OrdinaryUser(UID, "hutcher", home, runtime_dir, installed, etc)
+        yield OrdinaryUser(UID, "hutcher", home, runtime_dir, installed, SUBIDS if subids else (0, 0), etc)
+
+
+def _subordinate(user: str) -> tuple[int, int]:
+    """The first range that /etc/subuid gives `user`."""
+    for line in read("/etc/subuid").splitlines():
+        name, first, count = line.split(":")
+        if name == user:
+            return int(first), int(count)
+    return (0, 0)
 
 
 def _write_etc(etc: str, home: str, *, subids: bool) -> None:

@@ -18,18 +18,25 @@ _CGROUP = "/sys/fs/cgroup"
 _SLICE = "user.slice"
 
 
-def has_manager(uid: int) -> bool:
-    """Whether this user has a systemd manager that can give it cgroups with limits."""
+def obstacle(uid: int) -> str:
+    """Why no cgroup with limits can be had for this user; empty if its systemd manager gives them.
+
+    Nothing but that manager is asked: a cgroup that an administrator handed to the user is left alone.
+    """
+    if not os.path.exists(f"{_CGROUP}/cgroup.controllers"):
+        return "that takes cgroup v2, which this host does not have at /sys/fs/cgroup"
     path = f"{_CGROUP}/user.slice/user-{uid}.slice/user@{uid}.service/cgroup.controllers"
     try:
         with open(path, encoding="ascii") as file:
-            if "pids" not in file.read(4096).split():
-                return False
+            controllers = file.read(4096).split()
     except OSError:
-        return False
+        return f"no systemd manager runs for user {uid}"
+    if "pids" not in controllers:
+        return f"user@{uid}.service has no controllers delegated"
     from hutch.runtime.cgroups.systemd import user_bus
 
-    return os.path.exists(user_bus())
+    bus = user_bus()
+    return "" if os.path.exists(bus) else f"the user's systemd manager cannot be reached at {bus}"
 
 
 def container_cgroup(container_id: str, parent: str) -> str:

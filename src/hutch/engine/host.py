@@ -25,7 +25,7 @@ class HostFacts(Record):
         swap_accounting: whether memory plus swap can be limited.
         hard_limits: RLIMIT name → the caller's hard limit, -1 for infinity.
         raise_limits: whether the caller may exceed them (CAP_SYS_RESOURCE).
-        delegated: whether the caller may limit resources: root, or a user whom systemd gives cgroups.
+        undelegated: why the caller cannot limit resources; empty for root, and for a user whom systemd gives cgroups.
         apparmor, selinux: whether the kernel enforces that LSM.
         thermal: paths of the processors' throttle counters, which tell about the host.
     """
@@ -38,7 +38,7 @@ class HostFacts(Record):
     swap_accounting: bool = True
     hard_limits: tuple[tuple[str, int], ...] = ()
     raise_limits: bool = True
-    delegated: bool = True
+    undelegated: str = ""
     apparmor: bool = False
     selinux: bool = False
     thermal: tuple[str, ...] = ()
@@ -47,6 +47,11 @@ class HostFacts(Record):
     def rootless(self) -> bool:
         """Whether the caller is an ordinary user."""
         return self.euid != 0
+
+    @property
+    def delegated(self) -> bool:
+        """Whether the caller may limit resources."""
+        return not self.undelegated
 
 
 def _exists(path: str) -> bool:
@@ -80,7 +85,7 @@ def _hard_limits(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
 
 def host_facts() -> HostFacts:
     """Look at this machine."""
-    from hutch.engine.delegation import has_manager
+    from hutch.engine.delegation import obstacle
     from hutch.engine.options import RLIMITS
     from hutch.linux.caps import NAMES
 
@@ -101,7 +106,7 @@ def host_facts() -> HostFacts:
         swap_accounting=cgroup2 or _exists(swap),
         hard_limits=_hard_limits(RLIMITS),
         raise_limits=bool(effective >> 24 & 1),
-        delegated=euid == 0 or (cgroup2 and has_manager(euid)),
+        undelegated=obstacle(euid) if euid else "",
         apparmor=_first_bytes("/sys/module/apparmor/parameters/enabled")[:1] == b"Y",
         selinux=_exists("/sys/fs/selinux/enforce"),
         thermal=_thermal(),

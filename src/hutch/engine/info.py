@@ -89,7 +89,8 @@ def warnings(engine: Engine) -> list[str]:
     facts = engine.facts
     found = []
     if not facts.delegated:
-        found.append("no cgroup is delegated to this user: containers run without limits, and flags for limits fail")
+        why = facts.undelegated
+        found.append(f"no cgroup for limits: {why}; containers run without limits, and flags for limits fail")
     if not facts.swap_accounting:
         found.append("the kernel does not account for swap: --memory-swap is not available")
     if not facts.raise_limits and not facts.rootless:

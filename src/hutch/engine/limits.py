@@ -55,8 +55,8 @@ def resources(options: RunOptions, facts: HostFacts, devices: list[LinuxDevice])
         if asked:
             flag = "cpus" if asked == "nano_cpus" else asked.replace("_", "-")
             raise NotSupported(
-                f"--{flag}: this user has no cgroup to set limits in",
-                hint="delegate one: run in a systemd user session with cgroup v2, or as root",
+                f"--{flag}: this user has no cgroup to set limits in: {facts.undelegated}",
+                hint="log in through systemd, have it keep a manager (loginctl enable-linger), or run as root",
             )
         return {}
     found: LinuxResources = {}

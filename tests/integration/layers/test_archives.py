@@ -88,6 +88,7 @@ def second(tmp_root: Roots) -> Engine:
     return Engine(f"{tmp_root.base}/second")
 
 
+@requires("program:skopeo")
 @pytest.mark.parametrize("transport", ["docker-archive", "oci-archive", "oci"])
 def test_what_skopeo_writes_is_loaded(engine: Engine, tmp_root: Roots, layered_image: Image, transport: str):
     path = f"{tmp_root.base}/image"
@@ -98,6 +99,7 @@ def test_what_skopeo_writes_is_loaded(engine: Engine, tmp_root: Roots, layered_i
     assert engine.load(path) == ["example.com/some/image:1.0"]  # again: nothing is in the way
 
 
+@requires("program:skopeo")
 def test_one_and_the_same_tree_however_it_came(engine: Engine, second: Engine, tmp_root: Roots, layered_image: Image):
     for number, transport in enumerate(("docker-archive", "oci-archive")):
         path = f"{tmp_root.base}/{transport}"

@@ -171,7 +171,7 @@ def test_c15_what_is_asked_for_and_cannot_be_had_is_an_error():
     with pytest.raises(InvalidArgument, match="invalid capability: FOO"):
         make("--cap-add", "FOO")
     with pytest.raises(NotSupported, match="--memory: this user has no cgroup"):
-        make("-m", "10m", facts=FACTS.replace(delegated=False))
+        make("-m", "10m", facts=FACTS.replace(undelegated="no manager"))
     with pytest.raises(NotSupported, match="does not account for swap"):
         make("-m", "10m", "--memory-swap", "20m", facts=FACTS.replace(swap_accounting=False))
     with pytest.raises(InvalidArgument, match=r"range of CPUs is from 0.01 to 4.00"):
