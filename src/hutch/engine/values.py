@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FILE_LIMIT = 1 << 20
 LINE_LIMIT = 64 << 10
-_MULTIPLE = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+_UNITS = ("", "k", "m", "g", "t", "p")
 _INT64_MAX = (1 << 63) - 1
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")
@@ -62,6 +62,15 @@ def parse_bytes(text: str) -> int:
     Returns:
         Bytes.
     """
+    return _size(text, 1024)
+
+
+def parse_decimal_bytes(text: str) -> int:
+    """Read a size whose units are powers of 1000, as docker has them for the sizes of log files."""
+    return _size(text, 1000)
+
+
+def _size(text: str, base: int) -> int:
     number = text.strip()
     end = len(number)
     while end and number[end - 1] not in "0123456789.":
@@ -71,9 +80,9 @@ def parse_bytes(text: str) -> int:
     if not only_digits(whole) or (dot and not only_digits(fraction)) or len(number) > 24:
         raise InvalidArgument(f"invalid size: '{text[:64]}'")
     unit = suffix[:-2] if suffix.endswith("ib") else suffix.removesuffix("b")
-    if unit not in _MULTIPLE or suffix == "ib":
+    if unit not in _UNITS or suffix == "ib":
         raise InvalidArgument(f"invalid suffix: '{suffix}'")
-    multiple = _MULTIPLE[unit]
+    multiple = base ** _UNITS.index(unit)
     size = int(whole) * multiple + (int(fraction) * multiple // 10 ** len(fraction) if fraction else 0)
     if size > _INT64_MAX:
         raise InvalidArgument(f"size out of range: '{text[:64]}'")
