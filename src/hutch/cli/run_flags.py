@@ -20,6 +20,11 @@ def _annotation(text: str) -> tuple[str, str]:
     return values.parse_key_value(text, "annotation")
 
 
+def _volumes_from(text: str) -> str:
+    mountspec.parse_volumes_from(text)
+    return text
+
+
 def _int(low: int, high: int) -> Callable[[str], int]:
     return lambda text: values.parse_int(text, low=low, high=high)
 
@@ -119,6 +124,7 @@ RUN_FLAGS = (
     Flag("userns", "mode", "user namespace: host, auto or keep-id", default=""),
     Flag("uts", "mode", "UTS namespace: private or host", default=""),
     Flag("volume", "[src:]dst[:options]...", "attach a directory or a volume", short="v", parse=mountspec.parse_volume),
+    Flag("volumes-from", "container[:ro]...", "attach what another container has attached", parse=_volumes_from),
     Flag("workdir", "dir", "working directory", short="w", default=""),
     _later("attach", "standard streams are always attached", short="a"),
     _later("cpu-rt-period", "real-time scheduling groups are not supported"),
@@ -143,7 +149,6 @@ RUN_FLAGS = (
     _later("stop-timeout", _BACKGROUND),
     _later("storage-opt", "sizes of root file systems cannot be limited yet"),
     _later("volume-driver", "volumes are local"),
-    _later("volumes-from", "name the volumes with -v"),
 )
 
 _SAME = (
@@ -151,7 +156,7 @@ _SAME = (
     "shm_size cap_add cap_drop privileged pid ipc uts userns cgroupns add_host dns dns_search dns_option rootfs rm "
     "memory memory_swap memory_reservation memory_swappiness cpu_shares cpu_quota cpu_period cpuset_cpus cpuset_mems "
     "pids_limit blkio_weight blkio_weight_device device_read_bps device_write_bps device_read_iops device_write_iops "
-    "oom_score_adj oom_kill_disable cgroup_parent"
+    "oom_score_adj oom_kill_disable cgroup_parent volumes_from"
 ).split()
 
 

@@ -27,11 +27,15 @@ class Attached(Record):
     """A mount request whose source is known: the host path to bind, if it is of a kind that has one.
 
     Attributes:
+        fstype: of a volume that is a file system to be mounted anew; empty for one to bind.
+        data: the parameters of that file system.
         idmap: whether ids on disk are the host's and must be shown as the container's.
     """
 
     request: MountRequest
     source: str = ""
+    fstype: str = ""
+    data: tuple[str, ...] = ()
     idmap: bool = False
 
 
@@ -148,6 +152,9 @@ def _user_mount(attached: Attached) -> Mount:
         mode = [] if any(entry.startswith("mode=") for entry in request.data) else ["mode=1777"]
         options = [*sorted(switches), *extra, *access, *mode, *request.data]
         return {"destination": request.target, "type": "tmpfs", "source": "tmpfs", "options": options}
+    if attached.fstype:
+        options = [*sorted(switches), *(["ro"] if request.read_only else []), *attached.data]
+        return {"destination": request.target, "type": attached.fstype, "source": attached.source, "options": options}
     mount: Mount = {
         "destination": request.target,
         "type": "bind",
@@ -159,6 +166,8 @@ def _user_mount(attached: Attached) -> Mount:
             *_read_only(request),
         ],
     }
+    if request.subpath:
+        mount["options"].append(f"subpath={request.subpath}")  # found by descriptor: a container may swap directories
     if attached.idmap:
         mount["options"].append("idmap")
     return mount

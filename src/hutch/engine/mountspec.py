@@ -23,13 +23,16 @@ class MountRequest(Record):
     """One mount the user asked for.
 
     Attributes:
-        kind: bind, volume, tmpfs or image.
+        kind: bind, volume, tmpfs or image; from, for all that another container has (--volumes-from).
         target: absolute path in the container.
-        source: host path, volume name or image reference; empty for an anonymous volume and a tmpfs.
+        source: host path, volume name, image reference or container; empty for an anonymous volume and a tmpfs.
         options: mount options given by name (exec, suid, dev and their opposites).
         recursive: for a bind, ``enabled``, ``disabled``, ``writable`` or ``readonly``.
         create_source: for a bind, make the missing source directory (what -v does and --mount does not).
         copy_up: fill an empty volume from the image.
+        subpath: of a volume or an image, the directory or file in it to mount; relative, without "..".
+        volume_options: the driver's, for a volume that is made.
+        implied: not asked for by the user, but by the image's VOLUME.
         data: options of a tmpfs (``size=…``, ``mode=…``).
     """
 
@@ -45,7 +48,9 @@ class MountRequest(Record):
     copy_up: bool = True
     subpath: str = ""
     labels: tuple[str, ...] = ()
+    volume_options: tuple[tuple[str, str], ...] = ()
     data: tuple[str, ...] = ()
+    implied: bool = False
 
 
 class DeviceRequest(Record):
@@ -225,7 +230,7 @@ def _set_mode(given: dict[str, Any], key: str, value: str) -> None:
 
 
 def _set_subpath(given: dict[str, Any], key: str, value: str) -> None:
-    if value.startswith("/") or ".." in value.split("/") or has_control(value):
+    if not value or value.startswith("/") or ".." in value.split("/") or has_control(value):
         raise InvalidArgument(f"invalid value for {key}: {value}: must be a relative path within the {key[:-8]}")
     given["subpath"] = value
 
@@ -234,9 +239,16 @@ def _set_label(given: dict[str, Any], _key: str, value: str) -> None:
     given["labels"] = (*given.get("labels", ()), value)
 
 
-def _refuse(_given: dict[str, Any], key: str, value: str) -> None:
+def _check_driver(_given: dict[str, Any], key: str, value: str) -> None:
     if value != "local":
-        raise NotSupported(f"{key}={value}: only the local volume driver without options is supported")
+        raise NotSupported(f"{key}={value}: only the local volume driver is supported")
+
+
+def _add_option(given: dict[str, Any], key: str, value: str) -> None:
+    name, equals, text = value.partition("=")
+    if not equals:
+        raise InvalidArgument(f"invalid value for {key}: {value}: must be key=value")
+    given["volume_options"] = (*given.get("volume_options", ()), (name, text))
 
 
 _FIELDS = {"source": "source", "src": "source", "target": "target", "dst": "target", "destination": "target"}
@@ -248,8 +260,8 @@ _TYPED = {
     "volume-subpath": _set_subpath,
     "image-subpath": _set_subpath,
     "volume-label": _set_label,
-    "volume-driver": _refuse,
-    "volume-opt": _refuse,
+    "volume-driver": _check_driver,
+    "volume-opt": _add_option,
 }
 
 
@@ -272,6 +284,18 @@ def _checked(kind: str, family: str, given: dict[str, Any]) -> MountRequest:
     if kind == "bind" and given.get("recursive") == "readonly" and not given.get("read_only"):
         raise InvalidArgument("option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
     return MountRequest(kind=kind, target=target, **given)
+
+
+def parse_volumes_from(text: str) -> MountRequest:
+    """Read ``--volumes-from CONTAINER[:ro|rw]``: everything that another container has attached."""
+    name, colon, mode = text.partition(":")
+    if not name or has_control(name):
+        raise InvalidArgument(f"invalid volumes-from: {text[:64]!r}: no container")
+    if colon and mode in ("z", "Z"):
+        raise NotSupported(f"invalid mode: {mode}: relabelling for SELinux is not supported")
+    if colon and mode not in ("ro", "rw"):
+        raise InvalidArgument(f"invalid mode: {mode[:64]}")
+    return MountRequest(kind="from", target="", source=name, read_only=mode == "ro")
 
 
 def parse_tmpfs(text: str) -> MountRequest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hutch.engine.mountspec import DeviceRequest, MountRequest
+from hutch.engine.mountspec import DeviceRequest, MountRequest, parse_volumes_from
 from hutch.engine.record import Record
 from hutch.engine.values import has_control, only_digits, parse_bytes, parse_int
 from hutch.errors import InvalidArgument, NotSupported
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 PROFILES = ("default", "compat", "strict")
 _NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+_LABEL_CHARS = _NAME_CHARS - frozenset("_.")
 RLIMITS = "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
 _SYSCTL_IPC = (
     "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax kernel.shmmni "
@@ -91,6 +92,7 @@ class RunOptions(Record):
     pull: str = "missing"
     # storage
     mounts: tuple[MountRequest, ...] = ()
+    volumes_from: tuple[str, ...] = ()
     read_only: bool = False
     shm_size: int = 0
     devices: tuple[DeviceRequest, ...] = ()
@@ -146,6 +148,8 @@ class RunOptions(Record):
         _check_cpu(self)
         _check_namespaces(self)
         _check_mounts(self.mounts)
+        for text in self.volumes_from:
+            parse_volumes_from(text)
         if self.workdir and not self.workdir.startswith("/"):
             raise InvalidArgument(f"the working directory '{self.workdir}' is invalid, it needs to be an absolute path")
         for what, text in (("working directory", self.workdir), ("user", self.user), ("image", self.image)):
@@ -370,10 +374,18 @@ def check_address(text: str, what: str = "") -> str:
 
 
 def parse_dns_search(text: str) -> str:
-    """Check one search domain; ``.`` alone stands for none."""
-    if not text or (text != "." and not _NAME_CHARS.issuperset(text)) or len(text) > 253:
-        raise InvalidArgument(f"invalid domain: {text[:64]!r}")
+    """Check one search domain, by Docker's rule; ``.`` alone stands for none."""
+    if text == ".":
+        return text
+    labels = text.removesuffix(".").split(".")
+    good = 0 < len(text) < 255 and _LABEL_CHARS.issuperset(text.replace(".", ""))
+    if not good or text.replace(".", "").replace("-", "").isdigit() or not all(map(_is_label, labels)):
+        raise InvalidArgument(f"{text[:64]!r} is not a valid domain")
     return text
+
+
+def _is_label(text: str) -> bool:
+    return bool(text) and text[0] != "-" and text[-1] != "-"
 
 
 def parse_dns_option(text: str) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 
+from hutch.engine import mountrecord
 from hutch.engine.mounts import Attached
-from hutch.engine.mountspec import MountRequest, clean_target
+from hutch.engine.mountspec import MountRequest, clean_target, parse_volumes_from
+from hutch.engine.rootview import LayersView
 from hutch.engine.undo import Interruptions
-from hutch.errors import InvalidArgument, NotFound, NotSupported
+from hutch.errors import InvalidArgument, NotFound, NotSupported, Unavailable
 from hutch.linux.paths import Root
+from hutch.snapshot.overlay import like
+from hutch.snapshot.snapshotter import Rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,21 +25,23 @@ if TYPE_CHECKING:
     from hutch.engine.rootfs import RootSource
     from hutch.engine.undo import Undo
     from hutch.spec.runtime import Mount
+    from hutch.volume.local import LocalMount
+    from hutch.volume.store import Volume
 
 
 def wanted_mounts(options: RunOptions, image: ImageSettings) -> tuple[MountRequest, ...]:
-    """The user's mounts, then an anonymous volume for each of the image's VOLUMEs that none of them covers.
+    """Other containers' mounts, the user's, then an anonymous volume for each of the image's VOLUMEs left uncovered.
 
     An image's path is cleaned lexically and is only ever a destination in the container and a source in the image;
     ``/../../etc`` is ``/etc`` of the image (CVE-2022-23648).
     """
     taken = {mount.target for mount in options.mounts}
-    found = list(options.mounts)
+    found = [*map(parse_volumes_from, options.volumes_from), *options.mounts]
     for path in image.volumes:
         target = clean_target("/" + path.lstrip("/"))
         if target not in taken:
             taken.add(target)
-            found.append(MountRequest(kind="volume", target=target))
+            found.append(MountRequest(kind="volume", target=target, implied=True))
     return tuple(found)
 
 
@@ -79,7 +84,7 @@ def _cwd(source: str) -> str:
 def attach(
     engine: Engine, requests: tuple[MountRequest, ...], source: RootSource, directory: ContainerDirectory, undo: Undo
 ) -> list[Attached]:
-    """Make every request ready to mount.
+    """Make every request ready to mount, and note in the container's mounts.json what is attached to it.
 
     Args:
         engine: whose volumes.
@@ -92,15 +97,39 @@ def attach(
         HutchError: a source that is not there, or that cannot be used so.
     """
     found = []
-    for request in requests:
+    noted: list[MountRequest] = []
+    for request in _expanded(engine, requests):
         if request.kind == "bind":
-            found.append(Attached(request=request, source=bind_source(request, cwd=_cwd(request.source))))
+            path = bind_source(request, cwd=_cwd(request.source))
+            noted.append(request.replace(source=path))
+            found.append(Attached(request=request, source=path))
         elif request.kind == "tmpfs":
             found.append(Attached(request=request))
         elif request.kind == "volume":
-            path = _volume(engine, request, source, directory, undo)
-            found.append(Attached(request=request, source=path))
+            found.append(_volume(engine, request, source, directory, undo, noted))
+    if noted:
+        mountrecord.write(directory, noted)
     return found
+
+
+def _expanded(engine: Engine, requests: tuple[MountRequest, ...]) -> list[MountRequest]:
+    """With --volumes-from replaced by what those containers have; what the user says of a place himself goes first."""
+    if all(request.kind != "from" for request in requests):
+        return list(requests)
+    by_target = {request.target: request for request in requests if request.implied}
+    for asked in requests:
+        if asked.kind == "from":
+            with engine.containers.find(asked.source) as other:
+                mounted = mountrecord.read(other)
+            for mount in mounted:
+                # Its volumes are filled, and its sources there: nothing is to be made for us.
+                by_target[mount.target] = mount.replace(
+                    read_only=mount.read_only or asked.read_only, copy_up=False, create_source=False
+                )
+    by_target.update(
+        (request.target, request) for request in requests if not request.implied and request.kind != "from"
+    )
+    return list(by_target.values())
 
 
 def image_mounts(
@@ -130,14 +159,14 @@ def image_mounts(
     for request in requests:
         if request.kind != "image":
             continue
-        if request.subpath:
-            raise NotSupported("image-subpath: not supported in this version")
         key = f"{directory.record.id}-{len(found)}"
         chain_ids = find(request.source)
         directory.record.snapshots.append(key)
         directory.save(durable=False)
         undo.add(_removal(engine, key))
         rootfs = engine.snapshots.prepare(key, chain_ids)
+        if request.subpath:
+            rootfs = _image_part(rootfs, request)
         if rootfs.upper:
             uppers.append(rootfs.upper)
         mount = rootfs.mounts[0]
@@ -147,32 +176,117 @@ def image_mounts(
     return found, uppers
 
 
+def _image_part(rootfs: Rootfs, request: MountRequest) -> Rootfs:
+    """The same with a directory of the image as its root: the overlay of that directory of each layer.
+
+    Links in the path are followed inside the image.
+
+    Raises:
+        InvalidArgument: the image has no such directory, or one that overlay cannot name.
+    """
+    mount = rootfs.mounts[0]
+    whole = rootfs.lowers if rootfs.upper else (mount["source"],)
+    with LayersView(whole, rootfs.whiteouts) as view:
+        found = view.directories(request.subpath)
+    where = f"image {request.source}: subpath {request.subpath}"
+    if not found:
+        raise InvalidArgument(f"{where}: no such directory")
+    if not rootfs.upper:
+        return Rootfs(({**mount, "source": found[0]},), "", found, rootfs.whiteouts)
+    if any(char in path for path in found for char in ":,\\"):  # a name of several parts could be one of the host
+        raise InvalidArgument(f"{where}: an overlay cannot have ':', ',' or '\\' in its path")
+    like(found[0], rootfs.upper)
+    lower = f"lowerdir={':'.join(found)}"
+    options = [lower if option.startswith("lowerdir=") else option for option in mount["options"]]
+    return Rootfs(({**mount, "options": options},), rootfs.upper, found, rootfs.whiteouts)
+
+
 def _removal(engine: Engine, key: str) -> Callable[[], None]:
     return lambda: engine.snapshots.remove(key)
 
 
 def _volume(
-    engine: Engine, request: MountRequest, source: RootSource, directory: ContainerDirectory, undo: Undo
-) -> str:
+    engine: Engine,
+    request: MountRequest,
+    source: RootSource,
+    directory: ContainerDirectory,
+    undo: Undo,
+    noted: list[MountRequest],
+) -> Attached:
     labels = dict(label.partition("=")[::2] for label in request.labels)
 
     def announce(name: str) -> None:
-        directory.record.volumes.append(name)
-        directory.save(durable=False)
-        undo.add(lambda: _remove_volume(engine, name))
+        if not request.source:
+            directory.record.volumes.append(name)
+            directory.save(durable=False)
+            undo.add(lambda: _remove_volume(engine, name))
+        noted.append(request.replace(source=name))
+        mountrecord.write(directory, noted)
 
-    volume = engine.volumes.create(request.source, labels=labels, announce=announce)
+    volume = engine.volumes.create(
+        request.source, labels=labels, options=dict(request.volume_options), announce=announce
+    )
+    if (mount := volume.mount) is not None:
+        return _mounted(engine, volume.name, mount, request, source)
     if request.copy_up:
         _fill(volume.path, source, request.target)
-    if not request.subpath:
-        return volume.path
+    if request.subpath:
+        _check_subpath(volume, request.subpath)
+    return Attached(request=request, source=volume.path)
+
+
+def _mounted(engine: Engine, name: str, mount: LocalMount, request: MountRequest, source: RootSource) -> Attached:
+    """A volume with driver options: the runtime mounts what they say, in the container alone."""
+    request = request.replace(
+        read_only=request.read_only or mount.read_only, options=(*mount.switches, *request.options)
+    )
+    if mount.kind == "bind":
+        if not os.path.lexists(mount.device):
+            raise InvalidArgument(f"volume {name}: failed to mount: {mount.device}: no such file or directory")
+        recursive = request.recursive if mount.recursive else "disabled"
+        propagation = mount.propagation or request.propagation
+        return Attached(request=request.replace(recursive=recursive, propagation=propagation), source=mount.device)
+    if request.subpath:
+        raise NotSupported(f"volume {name}: volume-subpath: not of a {mount.kind} volume")
+    data = list(mount.data)
+    if mount.kind == "nfs":
+        if engine.facts.rootless:
+            raise NotSupported(f"volume {name}: only root can mount {mount.fstype}")
+        data = [_resolved(name, word) for word in data]
+    elif request.copy_up:
+        with source.view() as view:
+            filled = view.directories(request.target)
+        # What the image has there, with its mode, or else room for everybody.
+        if filled:
+            data.append("tmpcopyup")
+        elif not any(word.startswith("mode=") for word in data):
+            data.append("mode=1777")
+    return Attached(request=request, source=mount.device, fstype=mount.fstype, data=tuple(data))
+
+
+def _resolved(name: str, word: str) -> str:
+    """The kernel resolves no names: addr= of a volume becomes an address."""
+    key, _, host = word.partition("=")
+    if key != "addr":
+        return word
+    from socket import getaddrinfo
+
+    try:
+        address = getaddrinfo(host, None)[0][4][0]
+    except (OSError, UnicodeError) as error:
+        reason = (getattr(error, "strerror", "") or "not a host name").lower()
+        raise Unavailable(f"volume {name}: {word}: {reason}") from None
+    return f"{key}={address}"
+
+
+def _check_subpath(volume: Volume, subpath: str) -> None:
+    """Say early, and in the user's words, that there is no such path; the runtime looks it up again when it mounts."""
     with Root.at(volume.path) as root:
         try:
-            os.close(root.open(request.subpath, os.O_PATH | os.O_NOFOLLOW))
+            os.close(root.open(subpath, os.O_PATH))
         except OSError as error:
             reason = os.strerror(error.errno or 0).lower()
-            raise InvalidArgument(f"volume {volume.name}: subpath {request.subpath}: {reason}") from None
-    raise NotSupported("volume-subpath: not supported in this version")
+            raise InvalidArgument(f"volume {volume.name}: subpath {subpath}: {reason}") from None
 
 
 def _remove_volume(engine: Engine, name: str) -> None:
@@ -183,24 +297,41 @@ def _remove_volume(engine: Engine, name: str) -> None:
 
 
 def _fill(path: str, source: RootSource, target: str) -> None:
-    """Copy what the image has at `target` into an *empty* volume, with its owners and modes (CVE-2025-9566).
+    """Copy what the image has at `target` into an empty volume."""
+    from hutch.volume import copyup
 
-    The lock makes one of two containers that start at once do it.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if os.listdir(fd):
-            return
+    def layers() -> tuple[str, ...]:
         with source.view() as view:
-            layers = view.directories(target)
-        if not layers:
-            return
-        from hutch.snapshot import helper
+            return view.directories(target)
 
-        pairs = [word for layer in reversed(layers) for word in (source.form, layer)]
+    try:
         with Interruptions(allowed=True):
-            helper.run("hutch.snapshot.tree_child", ["merge", path, *pairs])
-        helper.run("hutch.snapshot.tree_child", ["like", layers[0], path])
-    finally:
-        os.close(fd)
+            copyup.fill(path, layers, source.form)
+    except BaseException:
+        copyup.forget(path)
+        raise
+
+
+def volumes_in_use(engine: Engine) -> dict[str, list[str]]:
+    """The volumes that containers have, running or not: name → ids. It does not call the volume store."""
+    found: dict[str, list[str]] = {}
+    for directory in engine.containers.all():
+        with directory:
+            names = {mount.source for mount in mountrecord.read(directory) if mount.kind == "volume"}
+            for name in sorted(names | set(directory.record.volumes)):
+                found.setdefault(name, []).append(directory.record.id)
+    return found
+
+
+def remove_volume(engine: Engine, name: str, *, but: str = "") -> None:
+    """Remove a volume unless a container uses it.
+
+    Args:
+        engine: whose.
+        name: of the volume.
+        but: id of a container that does not count.
+
+    Raises:
+        NotFound, Conflict, InvalidState: see `VolumeStore.remove`.
+    """
+    engine.volumes.remove(name, users=lambda: [user for user in volumes_in_use(engine).get(name, []) if user != but])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hutch.linux.libc import error, libc
+from hutch.linux.abi import NR, RENAME_NOREPLACE
+from hutch.linux.libc import error, libc, syscall
 
 
 def syncfs(fd: int) -> None:
@@ -13,3 +14,18 @@ def syncfs(fd: int) -> None:
     """
     if libc.syncfs(fd):
         raise error()
+
+
+def rename_new(from_fd: int, name: str | bytes, to_fd: int, new_name: str | bytes) -> None:
+    """Rename without ever replacing: renameat2(RENAME_NOREPLACE).
+
+    Args:
+        from_fd: directory that `name` is in.
+        name: single component, like `new_name`.
+        to_fd: directory that it goes to.
+        new_name: what it is called there.
+
+    Raises:
+        OSError: EEXIST (there is one already), EINVAL (the file system cannot), and those of rename(2).
+    """
+    syscall(NR.renameat2, from_fd, name, to_fd, new_name, RENAME_NOREPLACE, path=name)

@@ -17,6 +17,7 @@ import stat
 from hutch.errors import InvalidConfig, NotSupported
 from hutch.linux import mount as kernel
 from hutch.linux.abi import AT_FDCWD, AT_RECURSIVE
+from hutch.linux.paths import Root
 from hutch.runtime.rootfs_copyup import copy_up
 from hutch.runtime.rootfs_options import MountOptions, attribute_names
 from hutch.runtime.rootfs_targets import check_target, clean, open_target
@@ -24,7 +25,6 @@ from hutch.runtime.steps import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hutch.linux.paths import Root
     from hutch.runtime.steps import Setup
     from hutch.spec.runtime import Mount
 
@@ -44,10 +44,11 @@ class Request:
         mount: the entry.
         options: its options, sorted.
         source: for a bind mount the absolute host path.
+        subpath: of a bind mount, what to mount instead of the source, in it; see `clone`.
         key: names the detached mount in Setup.mounts.
     """
 
-    __slots__ = ("fstype", "key", "mount", "options", "source")
+    __slots__ = ("fstype", "key", "mount", "options", "source", "subpath")
 
     def __init__(self, mount: Mount, key: str, bundle: str) -> None:
         self.mount = mount
@@ -64,6 +65,8 @@ class Request:
             if not self.source:
                 raise InvalidConfig(f"{key}.source: required for a bind mount")
             self.source = os.path.join(bundle, self.source)
+        given = [entry for entry in self.options.data if self.options.bind and entry.startswith("subpath=")]
+        self.subpath = given[-1].partition("=")[2] if given else ""
 
     @property
     def destination(self) -> str:
@@ -74,8 +77,11 @@ class Request:
     @property
     def title(self) -> str:
         """What errors begin with."""
-        what = self.source if self.options.bind else self.fstype
+        what = self._origin() if self.options.bind else self.fstype
         return f"mount {what} at {self.destination}"
+
+    def _origin(self) -> str:
+        return f"{self.source}/{self.subpath}" if self.subpath else self.source
 
     def attach_text(self) -> str:
         """The calls as text."""
@@ -86,6 +92,8 @@ class Request:
         if options.bind:
             flags = "OPEN_TREE_CLONE" + ("|AT_RECURSIVE" if options.recursive else "")
             made = [f'open_tree("{self.source}", {flags})']
+            if self.subpath:
+                made = [f'openat2("{self.source}", "{self.subpath}", RESOLVE_IN_ROOT)', f'open_tree(…, "", {flags})']
             changed = _attributes(options)
             if changed:
                 made.append(f"mount_setattr({changed})")
@@ -100,10 +108,11 @@ class Request:
     def shell_text(self) -> str:
         """The same by mount(8)."""
         options = self.options
-        names = ",".join(self.mount.get("options") or []) or "defaults"
+        given = (option for option in self.mount.get("options") or [] if not option.startswith("subpath="))
+        names = ",".join(given) or "defaults"
         place = f'"$ROOTFS{self.destination}"'
         if options.bind:
-            return f"mount -o {names} {self.source} {place}"
+            return f"mount -o {names} {self._origin()} {place}"
         return f"mount -t {self.fstype or 'none'} -o {names} {self.source or self.fstype} {place}"
 
 
@@ -126,10 +135,21 @@ def clone_step(request: Request) -> Step:
 
 
 def clone(setup: Setup, request: Request) -> int:
-    """A detached copy of the source, with its attributes and ids; the caller's to close."""
+    """A detached copy of the source, with its attributes and ids; the caller's to close.
+
+    A subpath is looked up with the source as the root: its links cannot lead out of it (CVE-2017-1002101).
+    """
     options = request.options
-    walk = AT_RECURSIVE if options.recursive else 0
-    fd = kernel.open_tree(AT_FDCWD, request.source, kernel.OPEN_TREE_CLONE | walk)
+    flags = kernel.OPEN_TREE_CLONE | (AT_RECURSIVE if options.recursive else 0)
+    if request.subpath:
+        with Root.at(request.source) as root:
+            found_fd = root.open(request.subpath, os.O_PATH)
+        try:
+            fd = kernel.open_tree(found_fd, "", flags)
+        finally:
+            os.close(found_fd)
+    else:
+        fd = kernel.open_tree(AT_FDCWD, request.source, flags)
     try:
         if setup.privileged and not setup.keeps_peers:
             # Copied from the host's namespace it is still a peer of its mount there.

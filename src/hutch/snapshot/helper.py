@@ -45,13 +45,19 @@ def library_paths() -> str:
     return "\n".join(found)
 
 
-def run(module: str, arguments: Sequence[str], *, stdin: int | None = None) -> list[bytes]:
+def command(module: str, arguments: Sequence[str]) -> list[str]:
+    """The words that run `module.main(arguments)` in a fresh interpreter."""
+    return [sys.executable, "-I", "-S", "-B", "-c", _PROGRAM, module, library_paths(), *arguments]
+
+
+def run(module: str, arguments: Sequence[str], *, stdin: int | None = None, held: Sequence[int] = ()) -> list[bytes]:
     """Run `module.main(arguments)` in a child and return what it reported.
 
     Args:
         module: of hutch; its `main` ends by `report` or `report_failure`.
         arguments: strings without NUL; in them, paths the child trusts.
         stdin: descriptor the child reads its input from; stays the caller's; None for none.
+        held: descriptors that the child keeps open to its end: locks that last as long as its work, even orphaned.
 
     Raises:
         HutchError: what the child reported, of the class it named.
@@ -61,12 +67,13 @@ def run(module: str, arguments: Sequence[str], *, stdin: int | None = None) -> l
     import subprocess  # 14 ms: not for who needs no helper
 
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", "-c", _PROGRAM, module, library_paths(), *arguments],
+        command(module, arguments),
         stdin=subprocess.DEVNULL if stdin is None else stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={"LC_ALL": "C.UTF-8"},
         cwd="/",
+        pass_fds=held,
         start_new_session=True,  # a control-C is for us, who then end the child
     )
     try:
@@ -76,10 +83,20 @@ def run(module: str, arguments: Sequence[str], *, stdin: int | None = None) -> l
     except BaseException:
         process.kill()
         raise
-    return _understood(module, data, process.returncode)
+    return understood(module, data, process.returncode)
 
 
-def _understood(module: str, data: bytes, status: int) -> list[bytes]:
+def understood(module: str, data: bytes, status: int) -> list[bytes]:
+    """The results in a report, or the error that it tells of.
+
+    Args:
+        module: who reported.
+        data: the report.
+        status: the exit status, for one that said nothing.
+
+    Raises:
+        HutchError, OSError, Internal: as `run`.
+    """
     fields = data.split(b"\0")
     kind = fields.pop(0)
     if kind == b"ok" and status == 0:
