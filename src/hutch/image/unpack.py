@@ -1,8 +1,9 @@
 """Unpack one layer into a snapshotter's stage, in a process of its own.
 
 The process has no network, sees no file but the layer's directory and those of the layers below, holds few
-capabilities and bounded memory (`hutch.snapshot.confine`); for an ordinary user it is in a user namespace with the
-subordinate ids (`hutch.snapshot.idmap`). May be called from any thread.
+capabilities and bounded memory (`hutch.snapshot.confine`), and few system calls are left to it
+(`hutch.snapshot.restrict`); for an ordinary user it is in a user namespace with the subordinate ids
+(`hutch.snapshot.idmap`). May be called from any thread.
 """
 
 from __future__ import annotations

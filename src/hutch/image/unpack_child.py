@@ -18,7 +18,7 @@ from hutch.image.apply import Applier, Owners
 from hutch.image.decompress import reader
 from hutch.image.layer import TarReader
 from hutch.image.limits import Limits, Meter
-from hutch.snapshot import confine, idmap, report
+from hutch.snapshot import confine, idmap, report, restrict
 from hutch.snapshot.whiteouts import Whiteouts
 
 TYPE_CHECKING = False
@@ -97,8 +97,10 @@ def _unpack(form: str, compression: str, algorithm: str, numbers: str, path: str
     os.umask(0)
     meter = Meter(limits)
     read = reader(0, compression, limits, meter)
+    program = restrict.compiled_filter()
     confine.give_up_paths()
     confine.give_up_powers()
+    restrict.restrict(root_fd, lower_fds, program)
 
     feed = Feed(read, algorithm)
     tar = TarReader(feed.next_chunk)

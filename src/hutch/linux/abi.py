@@ -33,6 +33,9 @@ class _Unified:
     openat2 = 437
     pidfd_getfd = 438
     mount_setattr = 442
+    landlock_create_ruleset = 444
+    landlock_add_rule = 445
+    landlock_restrict_self = 446
     setxattrat = 463
     getxattrat = 464
     listxattrat = 465
