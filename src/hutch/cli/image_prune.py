@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 from hutch.cli.command import Command
+from hutch.cli.confirm import confirmed
 from hutch.cli.flags import Flag
 from hutch.cli.image_filters import image_filter
 from hutch.cli.output import human_size
 from hutch.cli.rmi import report
 from hutch.engine.engine import Engine
-from hutch.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,15 +18,9 @@ if TYPE_CHECKING:
 def _run(given: dict[str, Any], _arguments: list[str], general: dict[str, Any]) -> int:
     engine = Engine(general["root"], general["state"])
     matches = image_filter(engine, given["filter"])
-    if not given["force"]:
-        which = (
-            "all images without at least one container associated to them" if given["all"] else "all dangling images"
-        )
-        print(f"WARNING! This will remove {which}.")
-        if not sys.stdin.isatty():
-            raise InvalidArgument("image prune: no terminal to confirm at", hint="add --force")
-        if input("Are you sure you want to continue? [y/N] ").strip().lower() not in ("y", "yes"):
-            return 1
+    which = "all images without at least one container associated to them" if given["all"] else "all dangling images"
+    if not given["force"] and not confirmed("image prune", f"This will remove {which}."):
+        return 1
     removal = engine.images.prune(everything=given["all"], matches=matches)
     if removal.untagged or removal.deleted:
         print("Deleted Images:")

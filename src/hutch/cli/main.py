@@ -38,6 +38,11 @@ COMMANDS = {
     "import": ("import_image", "Make an image from a tar of a root file system"),
     "login": ("login", "Authenticate to a registry"),
     "logout": ("logout", "Forget the credentials for a registry"),
+    "volume create": ("volume_create", "Create a volume"),
+    "volume inspect": ("volume_inspect", "Show all that is known of one or more volumes"),
+    "volume ls": ("volume_ls", "List volumes"),
+    "volume prune": ("volume_prune", "Remove anonymous volumes that no container uses"),
+    "volume rm": ("volume_rm", "Remove one or more volumes and their data"),
     "version": ("version", "Show what this is and what it runs on"),
     "info": ("info", "Show what hutch found on this system, and what it chose"),
 }
@@ -56,6 +61,8 @@ ALIASES = {
     "image import": "import",
     "inspect": "image inspect",
     "system info": "info",
+    "volume list": "volume ls",
+    "volume remove": "volume rm",
 }
 _GROUPS = ("container", "image", "system", "volume")
 _DEBUG = "HUTCH_DEBUG"
