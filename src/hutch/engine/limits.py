@@ -12,6 +12,8 @@ from hutch.errors import InvalidArgument, NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hutch.engine.host import HostFacts
     from hutch.engine.options import RunOptions, ThrottleRequest, Ulimit
     from hutch.spec.runtime import (
@@ -120,7 +122,7 @@ def _cpu(options: RunOptions, facts: HostFacts) -> LinuxCPU:
 
 
 def _block_io(options: RunOptions) -> LinuxBlockIO:
-    block: LinuxBlockIO = {}
+    block: Any = {}
     if options.blkio_weight:
         block["weight"] = options.blkio_weight
     if options.blkio_weight_device:
@@ -136,8 +138,9 @@ def _block_io(options: RunOptions) -> LinuxBlockIO:
         ("throttleWriteIOPSDevice", options.device_write_iops),
     ):
         if requests:
-            block[key] = [_throttle(request) for request in requests]  # type: ignore[literal-required]
-    return block
+            block[key] = [_throttle(request) for request in requests]
+    found: LinuxBlockIO = block
+    return found
 
 
 def _throttle(request: ThrottleRequest) -> LinuxThrottleDevice:

@@ -14,6 +14,8 @@ from hutch.errors import InvalidArgument, NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hutch.engine.host import HostFacts
     from hutch.engine.image_settings import ImageSettings
     from hutch.engine.options import RunOptions
@@ -231,12 +233,12 @@ def namespaces(options: RunOptions, resolved: Resolved, places: Places) -> list[
         and not (options.security.profile == "compat" and not resolved.facts.cgroup2),
         "user": bool(resolved.uid_mappings),
     }
-    found: list[LinuxNamespace] = []
+    found: list[Any] = []
     for kind, on in wanted.items():
         if kind in joined:
-            found.append({"type": kind, "path": joined[kind]})  # type: ignore[typeddict-item]
+            found.append({"type": kind, "path": joined[kind]})
         elif on:
-            found.append({"type": kind})  # type: ignore[typeddict-item]
+            found.append({"type": kind})
     return found
 
 

@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 from typing import Any, Protocol, cast
 from urllib.parse import unquote, urlsplit
-from urllib.request import (  # type: ignore[attr-defined]
+from urllib.request import (  # type: ignore[attr-defined]  # documented nowhere, and not in typeshed
     getproxies_environment,
     proxy_bypass_environment,
 )
@@ -58,7 +58,7 @@ class _Ours:
         timer.daemon = True
         timer.start()
         try:
-            response = super().getresponse()  # type: ignore[misc]
+            response = super().getresponse()  # type: ignore[misc]  # of urllib3's class that this is mixed in with
         finally:
             timer.cancel()
         if late.is_set():  # the end that we made looks to http.client like the end of the head

@@ -63,8 +63,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {twice[:64]!r} appears twice")
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"key {key[:64]!r} appears twice")
+            seen.add(key)
     return members
 
 

@@ -79,7 +79,7 @@ class Caps:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Caps) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # it changes: what typeshed calls a method is how Python says so
 
     def __repr__(self) -> str:
         return f"Caps({', '.join(f'{name}={getattr(self, name):#x}' for name in self.__slots__)})"

@@ -20,6 +20,7 @@ from hutch.runtime.steps import Step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from hutch.runtime.steps import Setup
     from hutch.spec.runtime import POSIXRlimit, Process
@@ -133,12 +134,18 @@ class Sets:
 
     __slots__ = (*_SETS, "unknown")
 
+    bounding: int
+    effective: int
+    inheritable: int
+    permitted: int
+    ambient: int
+
     def __init__(self, spec_process: Process) -> None:
-        wanted = spec_process.get("capabilities") or {}
+        wanted: Any = spec_process.get("capabilities") or {}
         self.unknown: list[str] = []
         for name in _SETS:
             mask = 0
-            for capability in wanted.get(name) or []:  # type: ignore[attr-defined]
+            for capability in wanted.get(name) or []:
                 if capability in caps.BITS:
                     mask |= 1 << caps.BITS[capability]
                 elif capability not in self.unknown:
@@ -151,13 +158,12 @@ def identity(spec_process: Process) -> list[Step]:
     user = spec_process.get("user") or {}
     uid, gid = user.get("uid", 0), user.get("gid", 0)
     groups = user.get("additionalGids") or []
-    sets: Sets = Sets(spec_process)
-    bounding: int = sets.bounding  # type: ignore[attr-defined]
+    sets = Sets(spec_process)
 
     def drop_bounding(setup: Setup) -> None:
         for name in sets.unknown:
             setup.warn(f"process.capabilities: {name}: unknown, ignored")
-        caps.drop_bounding(~bounding & ((1 << 64) - 1))
+        caps.drop_bounding(~sets.bounding & ((1 << 64) - 1))
 
     def become(setup: Setup) -> None:
         process.set_keepcaps(True)
@@ -208,17 +214,13 @@ def _set_groups(setup: Setup, groups: list[int]) -> None:
 
 
 def _set_capabilities(setup: Setup, sets: Sets) -> None:
-    permitted: int = sets.permitted  # type: ignore[attr-defined]
     held = caps.get().permitted
-    lacking = permitted & ~held
+    lacking = sets.permitted & ~held
     if lacking:
         setup.warn(f"process.capabilities: {_names(lacking)}: not held by the caller, left out")
-    permitted &= held
-    effective: int = sets.effective & permitted  # type: ignore[attr-defined]
-    inheritable: int = sets.inheritable & held  # type: ignore[attr-defined]
-    ambient: int = sets.ambient & permitted & inheritable  # type: ignore[attr-defined]
-    caps.set(effective, permitted, inheritable)
-    caps.set_ambient(ambient)
+    permitted, inheritable = sets.permitted & held, sets.inheritable & held
+    caps.set(sets.effective & permitted, permitted, inheritable)
+    caps.set_ambient(sets.ambient & permitted & inheritable)
 
 
 def no_new_privileges() -> Step:

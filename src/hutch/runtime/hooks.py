@@ -21,6 +21,8 @@ from hutch.runtime.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hutch.spec.runtime import Hook, Hooks, State
 
 POINTS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -45,7 +47,8 @@ def run_hooks(hooks: Hooks, kind: str, state: State) -> list[str]:
     """
     warnings = []
     data = documents.dump_bytes(state)
-    entries: list[Hook] = hooks.get(kind) or []  # type: ignore[assignment]
+    points: Any = hooks
+    entries: list[Hook] = points.get(kind) or []
     for index, hook in enumerate(entries):
         try:
             _run(hook, data, f"run {kind} hook #{index}")

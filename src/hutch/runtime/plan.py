@@ -30,6 +30,7 @@ from hutch.runtime.steps import CHILD, INIT, PARENT, Step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
     from hutch.runtime.steps import Setup
     from hutch.spec.runtime import Hook, Mount, Process, Spec
@@ -208,8 +209,8 @@ def _terminal(process: Process) -> Step:
 
 
 def _hooks(spec: Spec, kind: str) -> list[Step]:
-    hooks = spec.get("hooks") or {}
-    entries: list[Hook] = hooks.get(kind) or []  # type: ignore[assignment]
+    hooks: Any = spec.get("hooks") or {}
+    entries: list[Hook] = hooks.get(kind) or []
     if not entries:
         return []
     paths = ", ".join(f'"{entry["path"]}"' for entry in entries)

@@ -19,7 +19,7 @@ from hutch.runtime import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, Self
 
 _CHUNK = 65536
@@ -31,15 +31,19 @@ class SignalPipe:
     """Signals of this process as bytes; a context manager that gives the dispositions back.
 
     Enter it before the process exists, so that a signal during its creation is passed on rather than obeyed.
+
+    Args:
+        numbers: which, all that can be handled by default.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Iterable[int] = range(1, signals.LAST + 1)) -> None:
+        self._numbers = numbers
         self.fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._before: list[tuple[int, object]] = []
+        self._before: list[tuple[int, Any]] = []
 
     def __enter__(self) -> Self:
         self._wakeup = signals.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        for number in range(1, signals.LAST + 1):
+        for number in self._numbers:
             if number in _NOT_FORWARDED - {signals.SIGCHLD} or number in (32, 33):
                 continue
             try:
@@ -53,7 +57,7 @@ class SignalPipe:
         signals.set_wakeup_fd(self._wakeup)
         for number, handler in self._before:
             if handler is not None:
-                signals.handle(number, handler)  # type: ignore[arg-type]
+                signals.handle(number, handler)
         os.close(self.fd)
         os.close(self._write_fd)
 

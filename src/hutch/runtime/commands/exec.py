@@ -13,6 +13,8 @@ from hutch.runtime.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hutch.runtime.arguments import Options
     from hutch.runtime.commands.context import Context
     from hutch.spec.runtime import Process
@@ -51,13 +53,13 @@ def process_of(options: Options, arguments: list[str], container: Container) -> 
         return config.check_process(given)
     if not arguments:
         raise InvalidArgument("process args cannot be empty")
-    process: Process = dict(container.config.get("process") or {"cwd": "/"})  # type: ignore[assignment]
+    process: Any = dict(container.config.get("process") or {"cwd": "/"})
     process["args"] = arguments
     process["terminal"] = options.on("tty")
     process["env"] = [*process.get("env", []), *options.texts("env")]
     for flag, field in (("cwd", "cwd"), ("apparmor", "apparmorProfile"), ("process-label", "selinuxLabel")):
         if options.text(flag):
-            process[field] = options.text(flag)  # type: ignore[literal-required]
+            process[field] = options.text(flag)
     if options.given("no-new-privs"):
         process["noNewPrivileges"] = options.on("no-new-privs")
     _set_user(process, options)
@@ -66,7 +68,7 @@ def process_of(options: Options, arguments: list[str], container: Container) -> 
 
 
 def _set_user(process: Process, options: Options) -> None:
-    user = dict(process.get("user") or {})
+    user: Any = dict(process.get("user") or {})
     if options.text("user"):
         uid, gid = parse_user(options.text("user"))
         user["uid"] = uid
@@ -74,19 +76,19 @@ def _set_user(process: Process, options: Options) -> None:
             user["gid"] = gid
     groups = [_id(text, "--additional-gids") for text in options.texts("additional-gids")]
     if groups:
-        user["additionalGids"] = [*user.get("additionalGids", ()), *groups]  # type: ignore[misc]
-    process["user"] = user  # type: ignore[typeddict-item]
+        user["additionalGids"] = [*user.get("additionalGids", ()), *groups]
+    process["user"] = user
 
 
 def _add_capabilities(process: Process, names: list[str]) -> None:
     """Never into the inheritable set: a file's own inheritable capabilities would come with it (CVE-2022-29162)."""
     if not names:
         return
-    sets = dict(process.get("capabilities") or {})
+    sets: Any = dict(process.get("capabilities") or {})
     for kind in _CAPABILITY_SETS:
-        held: list[str] = list(sets.get(kind) or [])  # type: ignore[call-overload]
+        held: list[str] = list(sets.get(kind) or [])
         sets[kind] = held + [name for name in dict.fromkeys(names) if name not in held]
-    process["capabilities"] = sets  # type: ignore[typeddict-item]
+    process["capabilities"] = sets
 
 
 def _exec(context: Context, options: Options, arguments: list[str]) -> int:

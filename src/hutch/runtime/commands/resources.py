@@ -119,15 +119,15 @@ def _resources_in(path: str) -> LinuxResources:
 
 
 def _resources_of(options: Options) -> LinuxResources:
-    found: dict[str, dict[str, Any]] = {}
+    found: Any = {}
     for name, (section, field, _) in _NUMBERS.items():
         if options.given(name):
             found.setdefault(section, {})[field] = options.number(name)
     for name, (section, field, _) in _TEXTS.items():
         if options.given(name):
             found.setdefault(section, {})[field] = options.text(name)
-    resources: Any = found
-    return resources  # type: ignore[no-any-return]
+    resources: LinuxResources = found
+    return resources
 
 
 COMMANDS = {
