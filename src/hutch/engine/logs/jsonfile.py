@@ -10,7 +10,7 @@ import codecs
 import os
 
 from hutch.engine.logs.lines import STREAMS, Clock
-from hutch.engine.logs.rotation import RotatedFile
+from hutch.engine.logs.rotation import FULL, RotatedFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,18 +117,22 @@ class JsonFile:
             if cut > file.room():
                 cut = text.find(b"\n", file.room() - 1) + 1 or cut
             try:
-                file.append(text[:cut])
+                done = file.append(text[:cut], by_line=True)
             except OSError as error:
                 file.losses.add(text.count(b"\n"), os.strerror(error.errno or 0).lower())
                 return
-            text = text[cut:]
+            text = text[done:]
+            if done < cut:
+                file.losses.add(text.count(b"\n"), FULL)
+                return
 
     def _tell(self, time_nanos: int) -> bool:
         """Say what was lost, in a line of stderr; whether that worked."""
         losses = self._file.losses
         note, time = escaped(losses.note()[:-1]), self._clock.text(time_nanos)
         try:
-            self._file.append(b'%b%b\\n%b%b"}\n' % (_HEAD, note, self._tails[2], time))
+            if not self._file.append(b'%b%b\\n%b%b"}\n' % (_HEAD, note, self._tails[2], time)):
+                return False
         except OSError as error:
             losses.reason = os.strerror(error.errno or 0).lower()
             return False

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import struct
 
-from hutch.engine.logs.rotation import RotatedFile
+from hutch.engine.logs.rotation import FULL, RotatedFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,10 +91,10 @@ class LocalFile:
     def _write(self, stream: int, kind: int, time_nanos: int, data: bytes, count: int) -> None:
         file = self._file
         try:
-            if file.losses.count:
-                file.append(record(2, LINES, time_nanos, file.losses.note()))
+            if file.losses.count and file.append(record(2, LINES, time_nanos, file.losses.note())):
                 file.losses.forget()
-            file.append(record(stream, kind, time_nanos, data))
+            if file.losses.count or not file.append(record(stream, kind, time_nanos, data)):
+                file.losses.add(count, FULL)
         except OSError as error:
             file.losses.add(count, os.strerror(error.errno or 0).lower())
 

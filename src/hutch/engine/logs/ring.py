@@ -46,7 +46,7 @@ class Ring:
     def lines(self, stream: int, block: bytes, time_nanos: int) -> None:
         """Queue whole lines; of a block that does not fit, the first ones."""
         with self._changed:
-            room = self._limit - self._waiting
+            room = self._room()
             if len(block) > room and not self._losses.count:
                 cut = block.rfind(b"\n", 0, max(room, 0)) + 1
                 if cut:
@@ -60,12 +60,18 @@ class Ring:
     def piece(self, stream: int, data: bytes, part: Part, *, last: bool) -> None:
         """Queue a piece of a long line."""
         with self._changed:
-            if len(data) > self._limit - self._waiting:
+            if len(data) > self._room():
                 self._losses.add(1, _FULL)
                 return
             now = Part(part.time_nanos)  # the writer goes on counting in its own
             now.id, now.ordinal = part.id, part.ordinal
             self._put(stream, data, part.time_nanos, now, last=last)
+
+    def _room(self) -> int:
+        """Bytes that may come; after a loss none before half of the queue is free, so that losses are told in one."""
+        if self._losses.count and self._waiting > self._limit // 2:
+            return 0
+        return self._limit - self._waiting
 
     def _put(self, stream: int, data: bytes, time_nanos: int, part: Part | None, *, last: bool) -> None:
         if self._losses.count:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from hutch.engine.logs.compression import Compression
 
+FULL = os.strerror(errno.ENOSPC).lower()
 _MODE = 0o600
 _COMPRESSED_FOR_EACH_BYTE = 4
 
@@ -91,8 +92,16 @@ class RotatedFile:
         """How many bytes may still be written before the file after the last of them is another."""
         return self._max_size - self._size if self._size < self._max_size else self._max_size
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes, *, by_line: bool = False) -> int:
         """Write whole records, into a new file if this one is full.
+
+        Args:
+            data: one record, or several.
+            by_line: each line is a record; else all of `data` is one.
+
+        Returns:
+            Bytes written. Fewer than `data` has: the disk is full, and these are whole records. A reader may have
+            seen them already, so they must stay; the rest was cut off.
 
         Raises:
             OSError: nothing of `data` is in the log.
@@ -102,20 +111,32 @@ class RotatedFile:
         elif self._size >= self._max_size:
             self._rotate()
         if self._torn:
-            os.ftruncate(self._fd, self._size)
-            self._torn = False
+            self._cut()
+            if self._torn:
+                return 0
         try:
             written = os.write(self._fd, data)
-            if written != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
-            self._torn = True
-            os.ftruncate(self._fd, self._size)
-            self._torn = False
+            self._cut()
             raise
+        if written < len(data):
+            written = data.rfind(b"\n", 0, written) + 1 if by_line else 0
+            self._torn = True
         self._size += written
+        if self._torn:
+            self._cut()
         if self._compression is not None and not self._compression.step(_COMPRESSED_FOR_EACH_BYTE * written):
             self._compression = None
+        return written
+
+    def _cut(self) -> None:
+        """Cut off what is no whole record; where that fails, before the next write."""
+        self._torn = True
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            return
+        self._torn = False
 
     def _rotate(self) -> None:
         if self._compression is not None:
