@@ -95,7 +95,10 @@ def _main() -> None:
             recursive = mount.MS_REC if "rbind" in words else 0
             mount.mount(one["source"], place, None, mount.MS_BIND | recursive)
             mount.mount_setattr(-100, place, attr_set=attributes)
-        elif one["type"] == "overlay":
+        elif one["type"] == "overlay" and len(data := ",".join(word for word in words if word not in flags)) < 4096:
+            old = {"ro": mount.MS_RDONLY, "nosuid": mount.MS_NOSUID, "nodev": mount.MS_NODEV}
+            mount.mount("overlay", place, "overlay", sum(old[word] for word in words if word in old), data)
+        elif one["type"] == "overlay":  # more than a page of options: since Linux 6.7
             fd = mount.fsopen("overlay")
             for word in words:
                 key, equals, value = word.partition("=")

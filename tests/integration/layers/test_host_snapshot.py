@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 
+import pytest
+
 from hutch.snapshot.host import host_rootfs
 from hutch.snapshot.overlay import OverlaySnapshotter
 from tests.conftest import Roots
 from tests.support import trees
 from tests.support.host import requires
 from tests.support.users import OrdinaryUser
+
+pytestmark = pytest.mark.host
 
 _VIEW = """
 import json, sys

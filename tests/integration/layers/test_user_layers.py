@@ -7,13 +7,16 @@ import os
 import stat
 from typing import Any
 
+import pytest
+
 from hutch.snapshot.idmap import subordinate
 from tests.support import trees
 from tests.support.evil import Layer, digest_of
 from tests.support.host import requires
-from tests.support.users import SUBIDS, OrdinaryUser
+from tests.support.users import OrdinaryUser
 
-pytestmark = requires("userns", "fs:overlay")
+# Root, since what belongs to a user's other ids the user's own teardown could not remove.
+pytestmark = [pytest.mark.host, requires("root", "userns", "fs:overlay")]
 
 _PROGRAM = """
 import json, os, sys
@@ -89,7 +92,7 @@ def test_subordinate_ids_own_the_files(ordinary_user: OrdinaryUser):
     assert inodes >= 2
     if os.geteuid() == 0:
         diff = f"{ordinary_user.home}/data/layers/sha256-{0:064x}/diff"
-        assert os.stat(f"{diff}/d/secret").st_uid == SUBIDS[0] + 11
+        assert os.stat(f"{diff}/d/secret").st_uid == ordinary_user.subids[0] + 11
         assert os.stat(diff).st_uid == ordinary_user.uid
 
 
@@ -98,7 +101,7 @@ def test_d14_no_device_and_no_foreign_setuid_is_made_for_a_user(ordinary_user: O
     diff = f"{ordinary_user.home}/data/layers/sha256-{0:064x}/diff"
     if os.geteuid() == 0:
         assert not os.path.lexists(f"{diff}/null")
-        assert os.stat(f"{diff}/su").st_uid == SUBIDS[0] + 6
+        assert os.stat(f"{diff}/su").st_uid == ordinary_user.subids[0] + 6
 
 
 def test_everything_is_removed_though_others_own_it(ordinary_user: OrdinaryUser):

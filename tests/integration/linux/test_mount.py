@@ -14,7 +14,7 @@ from hutch.linux.paths import Root
 from tests.support import requires
 from tests.support.child import in_child
 
-pytestmark = requires("root")
+pytestmark = [pytest.mark.host, requires("root")]
 
 
 def privately(function):

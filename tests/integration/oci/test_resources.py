@@ -11,7 +11,7 @@ import pytest
 from tests.support import oci
 from tests.support.host import controllers, is_cgroup2, requires
 
-pytestmark = requires("root", "program:busybox", "controller:memory", "controller:pids")
+pytestmark = [pytest.mark.host, requires("root", "program:busybox", "controller:memory", "controller:pids")]
 
 MIB = 1 << 20
 

@@ -7,12 +7,14 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.support import oci
 from tests.support.host import requires
 from tests.support.programs import wait_until
 from tests.support.users import OrdinaryUser
 
-pytestmark = requires("root", "program:busybox", "program:newuidmap")
+pytestmark = [pytest.mark.host, requires("root", "program:busybox", "program:newuidmap")]
 
 
 def prepare(user: OrdinaryUser, *args: str) -> list[str]:
