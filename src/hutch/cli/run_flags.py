@@ -25,6 +25,10 @@ def _volumes_from(text: str) -> str:
     return text
 
 
+def _log_option(text: str) -> tuple[str, str]:
+    return values.parse_key_value(text, "log option")
+
+
 def _int(low: int, high: int) -> Callable[[str], int]:
     return lambda text: values.parse_int(text, low=low, high=high)
 
@@ -91,6 +95,8 @@ RUN_FLAGS = (
     Flag("ipc", "mode", "IPC namespace: private, shareable, host or none", default=""),
     Flag("label", "key[=value]...", "put a label on the container", short="l", parse=_label),
     Flag("label-file", "file...", "put on the labels that a file lists"),
+    Flag("log-driver", "driver", "json-file (the default), local, journald, syslog or none", default=""),
+    Flag("log-opt", "name=value...", "an option of the log driver", parse=_log_option),
     Flag("memory", "bytes", "memory limit", short="m", parse=values.parse_bytes, default=0),
     Flag(
         "memory-reservation", "bytes", "memory to fall back to when it is scarce", parse=values.parse_bytes, default=0
@@ -138,8 +144,6 @@ RUN_FLAGS = (
     _later("ip6", _NETWORK),
     _later("kernel-memory", "the kernel has no such limit any more; use --memory"),
     _later("link", _NETWORK),
-    _later("log-driver", _BACKGROUND),
-    _later("log-opt", _BACKGROUND),
     _later("mac-address", _NETWORK),
     _later("network-alias", _NETWORK),
     _later("publish", f"{_NETWORK}; with host, ports need no publishing", short="p"),
@@ -156,7 +160,7 @@ _SAME = (
     "shm_size cap_add cap_drop privileged pid ipc uts userns cgroupns add_host dns dns_search dns_option rootfs rm "
     "memory memory_swap memory_reservation memory_swappiness cpu_shares cpu_quota cpu_period cpuset_cpus cpuset_mems "
     "pids_limit blkio_weight blkio_weight_device device_read_bps device_write_bps device_read_iops device_write_iops "
-    "oom_score_adj oom_kill_disable cgroup_parent volumes_from"
+    "oom_score_adj oom_kill_disable cgroup_parent volumes_from log_driver"
 ).split()
 
 
@@ -200,5 +204,6 @@ def run_options(given: dict[str, Any], arguments: list[str]) -> options.RunOptio
         nano_cpus=given["cpus"],
         ulimits=given["ulimit"],
         sysctls=tuple(dict(given["sysctl"]).items()),
+        log_options=tuple(dict(given["log_opt"]).items()),
     )
     return parsed.checked()

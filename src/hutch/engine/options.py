@@ -137,6 +137,9 @@ class RunOptions(Record):
     oom_score_adj: int = 0
     oom_kill_disable: bool = False
     cgroup_parent: str = ""
+    # output
+    log_driver: str = ""
+    log_options: tuple[tuple[str, str], ...] = ()
 
     def checked(self) -> RunOptions:
         """These options, once the rules between them hold.
@@ -150,6 +153,10 @@ class RunOptions(Record):
         _check_mounts(self.mounts)
         for text in self.volumes_from:
             parse_volumes_from(text)
+        if self.log_driver or self.log_options:
+            from hutch.engine.logs.drivers import checked_options
+
+            checked_options(self.log_driver, dict(self.log_options))
         if self.workdir and not self.workdir.startswith("/"):
             raise InvalidArgument(f"the working directory '{self.workdir}' is invalid, it needs to be an absolute path")
         for what, text in (("working directory", self.workdir), ("user", self.user), ("image", self.image)):
