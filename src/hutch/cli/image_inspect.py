@@ -29,8 +29,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
             complain(error)
             missing += 1
     if given["format"] == "json":
-        for document in found:
-            print(json.dumps(document))
+        print(json.dumps(found, separators=(",", ":")))
     elif given["format"]:
         template = parse_template(given["format"])
         for document in found:

@@ -1,31 +1,34 @@
-"""Tables and `--format`: the part of Go's text/template that Docker's users write.
-
-``{{.Name}}``, ``{{.Labels.key}}``, ``{{json .}}``, ``{{json .Labels}}``, ``{{len .X}}``, ``{{upper .X}}``,
-``{{lower .X}}``, ``{{join .X ","}}``, ``{{split .X ","}}``, ``table {{.ID}}\\t{{.Names}}``, and the words ``json`` and
-``table``. Control structures are refused.
-"""
+"""Tables, and rows through `--format`: a table, JSON, or a template of Go's text/template."""
 
 from __future__ import annotations
-
-from hutch.errors import InvalidArgument
-from hutch.runtime import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-_ESCAPES = {"\\t": "\t", "\\n": "\n", "\\r": "\r", '\\"': '"', "\\\\": "\\"}
-_GAP = "   "
+_GAP, _LEAST = 3, 10
+_ESCAPES = {"\\t": "\t", "\\n": "\n"}
 
 
-def table(rows: Sequence[Sequence[str]], *, gap: str = _GAP) -> str:
-    """Left-aligned columns as wide as their widest cell; nothing trails the last one."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append(gap.join(cells).rstrip())
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned columns as Docker has them: three spaces apart, ten wide at the least, but for the last cell.
+
+    A column ends with a row that has no cell in it, and begins anew, as in Go's text/tabwriter.
+    """
+    lines = [""] * len(rows)
+    for column in range(max(map(len, rows), default=0)):
+        start = 0
+        while start < len(rows):
+            end = start
+            while end < len(rows) and len(rows[end]) > column + 1:
+                end += 1
+            width = max([_LEAST, *(len(row[column]) + _GAP for row in rows[start:end])])
+            for position in range(start, end):
+                lines[position] += rows[position][column].ljust(width)
+            if end < len(rows) and len(rows[end]) == column + 1:
+                lines[end] += rows[end][column]
+            start = end + 1
     return "\n".join(lines)
 
 
@@ -46,22 +49,65 @@ def render(
         quiet_key: when not empty, print this alone (--quiet).
 
     Raises:
-        InvalidArgument: a template outside the subset, or a field that the rows do not have.
+        InvalidArgument: not a template, or a field that the rows do not have.
     """
     if quiet_key:
         return "\n".join(str(row[quiet_key]) for row in rows)
     if template in ("", "table"):
         return table([[heading for heading, _ in columns], *([_text(row[key]) for _, key in columns] for row in rows)])
-    if template == "json":
-        return "\n".join(documents.dump(dict(row)) for row in rows)
-    if template.startswith("table "):
-        parsed = parse_template(template.removeprefix("table "))
-        headings = {key: heading for heading, key in columns}
-        first = {key: headings.get(key, _heading(key)) for key in (rows[0] if rows else headings)}
-        lines = [parsed(first), *(parsed(row) for row in rows)]
-        return table([line.split("\t") for line in lines])
-    parsed = parse_template(template)
-    return "\n".join(parsed(row) for row in rows)
+    from hutch.cli.gotemplate.template import Template
+    from hutch.cli.gotemplate.values import Row
+
+    is_table = template.startswith("table")
+    text = "{{json .}}" if template == "json" else template.removeprefix("table").strip(" ")
+    for escape, char in _ESCAPES.items():
+        text = text.replace(escape, char)
+    parsed = Template(text)
+    made = [parsed.apply(Row(_fields(row))) for row in rows]
+    if is_table:
+        made.insert(0, parsed.headings(_headings({key: heading for heading, key in columns})))
+        return table([line.split("\t") for line in "\n".join(made).split("\n")])
+    return "\n".join(made)
+
+
+def parse_template(text: str) -> Callable[[Mapping[str, Any]], str]:
+    """Compile the `--format` of a command that shows things whole, such as `image inspect`; `json` is one line.
+
+    Returns:
+        What turns one document into text.
+
+    Raises:
+        InvalidArgument: not a template. What is returned raises it for a field that is not there.
+    """
+    from hutch.cli.gotemplate.template import Template
+
+    return Template("{{json .}}" if text == "json" else text).apply
+
+
+def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a template sees of a row: text, as in Docker, and its labels one by one."""
+    fields: dict[str, Any] = {key: _text(value) for key, value in row.items()}
+    labels = row.get("Labels")
+    if isinstance(labels, dict):
+        fields["Label"] = lambda name: labels.get(name, "")
+    return fields
+
+
+def _headings(given: Mapping[str, str]) -> Any:
+    from hutch.cli.gotemplate.values import Map
+
+    class Headings(Map):
+        """A heading for every field that may be asked for."""
+
+        def __contains__(self, key: object) -> bool:
+            return True
+
+        def __getitem__(self, key: str) -> Any:
+            if key == "Label":
+                return lambda name: name.rpartition(".")[2].replace("-", " ").replace("_", " ")
+            return given.get(key) or _heading(key)
+
+    return Headings()
 
 
 def _heading(key: str) -> str:
@@ -71,119 +117,11 @@ def _heading(key: str) -> str:
     return words.upper()
 
 
-def parse_template(text: str) -> Callable[[Mapping[str, Any]], str]:
-    """Compile a template.
-
-    Returns:
-        What turns one row into text.
-
-    Raises:
-        InvalidArgument: not in the subset.
-    """
-    pieces: list[str | Callable[[Mapping[str, Any]], str]] = []
-    rest = text
-    for escape, char in _ESCAPES.items():
-        rest = rest.replace(escape, char) if escape not in ('\\"', "\\\\") else rest
-    while rest:
-        literal, opening, rest = rest.partition("{{")
-        if literal:
-            pieces.append(literal)
-        if opening:
-            action, closing, rest = rest.partition("}}")
-            if not closing:
-                raise InvalidArgument("template parsing error: unclosed action")
-            pieces.append(_action(action.strip(" -")))
-    return lambda row: "".join(piece if isinstance(piece, str) else piece(row) for piece in pieces)
-
-
-def _action(text: str) -> Callable[[Mapping[str, Any]], str]:
-    words = _words(text)
-    stages: list[list[str]] = []
-    stage: list[str] = []
-    for word in [*words, "|"]:
-        if word == "|":
-            stages.append(stage)
-            stage = []
-        else:
-            stage.append(word)
-    if not all(stages):
-        raise InvalidArgument(f"template parsing error: missing value in {{{{{text}}}}}")
-
-    def evaluate(row: Mapping[str, Any]) -> str:
-        value: Any = None
-        for index, stage in enumerate(stages):
-            arguments = [_value(word, row) for word in stage[1:]]
-            if index:
-                arguments.append(value)
-            first = stage[0]
-            value = _call(first, arguments) if first in _FUNCTIONS else _value(first, row)
-        return _text(value)
-
-    for stage in stages:
-        if stage[0] not in _FUNCTIONS and (len(stage) > 1 or not stage[0].startswith((".", '"'))):
-            raise InvalidArgument(f'template parsing error: function "{stage[0]}" not defined')
-    return evaluate
-
-
-def _words(text: str) -> list[str]:
-    words, rest = [], text.strip()
-    while rest:
-        if rest[0] == '"':
-            end = rest.find('"', 1)
-            if end < 0:
-                raise InvalidArgument("template parsing error: unterminated quoted string")
-            words.append(rest[: end + 1])
-            rest = rest[end + 1 :].lstrip()
-        elif rest[0] == "|":
-            words.append("|")
-            rest = rest[1:].lstrip()
-        else:
-            end = next((index for index, char in enumerate(rest) if char in ' |"'), len(rest))
-            words.append(rest[:end])
-            rest = rest[end:].lstrip()
-    return words
-
-
-def _value(word: str, row: Mapping[str, Any]) -> Any:
-    if word.startswith('"'):
-        return word[1:-1]
-    if not word.startswith("."):
-        raise InvalidArgument(f'template parsing error: unexpected "{word}"')
-    value: Any = row
-    for key in word[1:].split(".") if word != "." else ():
-        if not hasattr(value, "keys") or key not in value:
-            raise InvalidArgument(f"template: can't evaluate field {key}", hint=f"fields: {', '.join(row)}")
-        value = value[key]
-    return value
-
-
-def _call(name: str, arguments: list[Any]) -> Any:
-    try:
-        return _FUNCTIONS[name](*arguments)
-    except TypeError:
-        raise InvalidArgument(f"template: wrong number or kind of arguments for {name}") from None
-
-
-def _join(values: Sequence[Any], separator: str) -> str:
-    return separator.join(map(str, values))
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "json": documents.dump,
-    "join": _join,
-    "len": len,
-    "lower": lambda text: str(text).lower(),
-    "upper": lambda text: str(text).upper(),
-    "println": lambda *values: " ".join(map(_text, values)) + "\n",
-    "split": lambda text, separator: str(text).split(separator),
-}
-
-
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if hasattr(value, "items"):
-        return ",".join(f"{key}={item}" for key, item in value.items())
+        return ",".join(f"{key}={value[key]}" for key in sorted(value))
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value))
     return str(value)

@@ -6,34 +6,49 @@ from hutch.cli.output import ago, render
 from hutch.errors import InvalidArgument
 
 ROWS = [
-    {"ID": "abc", "Names": "one", "Labels": {"a": "b", "c": "d"}, "Ports": ["80", "81"]},
-    {"ID": "defghi", "Names": "two", "Labels": {}, "Ports": []},
+    {"ID": "abc", "Names": "one", "Labels": {"a": "b", "c": "d"}, "Ports": ["80", "81"], "RunningFor": "1 hour ago"},
+    {"ID": "defghi", "Names": "two", "Labels": {}, "Ports": [], "RunningFor": "2 hours ago"},
 ]
 COLUMNS = (("CONTAINER ID", "ID"), ("NAMES", "Names"))
+HEADED = (*COLUMNS, ("CREATED", "RunningFor"))
 
 
 @pytest.mark.parametrize(
     ("template", "text"),
     [
         ("", "CONTAINER ID   NAMES\nabc            one\ndefghi         two"),
-        ("table {{.Names}}\\t{{.ID}}", "NAMES   CONTAINER ID\none     abc\ntwo     defghi"),
+        ("table {{.Names}}\\t{{.ID}}", "NAMES     CONTAINER ID\none       abc\ntwo       defghi"),
+        ("table {{.ID}}\\t{{upper .Names}}", "CONTAINER ID   NAMES\nabc            ONE\ndefghi         TWO"),
+        ('table {{.Label "a"}}\\t{{.RunningFor}}', "a         CREATED\nb         1 hour ago\n          2 hours ago"),
         ("{{.ID}}: {{.Names}}", "abc: one\ndefghi: two"),
-        ("{{json .Labels}}", '{"a":"b","c":"d"}\n{}'),
+        ("{{.ID}}\\n", "abc\n\ndefghi\n"),
+        ("{{json .Labels}}", '"a=b,c=d"\n""'),
         ("{{.Labels}}", "a=b,c=d\n"),
-        ('{{upper .Names}} {{join .Ports "/"}}', "ONE 80/81\nTWO "),
-        ("{{.Ports | len}}", "2\n0"),
+        ('{{upper .Names}} {{join (split .Ports ",") "/"}}', "ONE 80/81\nTWO "),
+        ("{{.Ports | len}}", "5\n0"),
+        ('{{.Label "c"}}', "d\n"),
         ("{{ .ID | upper | lower }}", "abc\ndefghi"),
+        ("{{if .Labels}}{{.ID}}{{else}}none{{end}}", "abc\nnone"),
     ],
 )
 def test_templates(template, text):
-    assert render(ROWS, template, COLUMNS) == text
+    assert render(ROWS, template, HEADED if template else COLUMNS) == text
+
+
+def test_rows_as_json_are_sorted_text_and_safe_in_html():
+    rows = [{"Tag": "<none>", "ID": "a", "Labels": {"x": "1"}}]
+    assert render(rows, "json", COLUMNS) == r'{"ID":"a","Labels":"x=1","Tag":"\u003cnone\u003e"}'
+
+
+def test_a_table_without_rows_has_its_headings():
+    assert render([], "table {{.Names}}\\t{{.CreatedAt}}", COLUMNS) == "NAMES     CREATED AT"
 
 
 @pytest.mark.parametrize(
-    "template", ["{{.Nothing}}", "{{range .ID}}", "{{.ID", "{{foo .ID}}", '{{join .ID "}}', "{{}}"]
+    "template", ["{{.Nothing}}", "{{range .ID}}", "{{.ID", "{{foo .ID}}", '{{join .ID "}}', "{{}}", "{{.Label}}"]
 )
-def test_what_is_not_in_the_subset_is_refused(template):
-    with pytest.raises(InvalidArgument, match="templat"):
+def test_what_is_no_template_of_these_rows_is_refused(template):
+    with pytest.raises(InvalidArgument, match="template parsing error: template: :1"):
         render(ROWS, template, COLUMNS)
 
 
