@@ -21,9 +21,20 @@ if TYPE_CHECKING:
     from hutch.cli.command import Command
     from hutch.cli.flags import Flag
 
-# command → (module below hutch.cli, one line for the overview)
+# command → (module below hutch.cli, with the name in it if that is not COMMAND; one line for the overview)
 COMMANDS = {
     "run": ("run", "Create and run a new container from an image"),
+    "create": ("create", "Create a new container, to be started later"),
+    "start": ("start", "Start one or more containers that do not run"),
+    "stop": ("stop", "Stop one or more running containers"),
+    "restart": ("stop.RESTART", "Stop one or more containers and start them again"),
+    "kill": ("kill", "Kill one or more running containers, or send them another signal"),
+    "pause": ("pause", "Freeze every process of one or more containers"),
+    "unpause": ("pause.UNPAUSE", "Let paused containers go on"),
+    "wait": ("wait", "Wait until one or more containers end, then print their exit codes"),
+    "rename": ("rename", "Give a container another name"),
+    "attach": ("attach", "Attach standard input, output and error to a running container"),
+    "exec": ("exec", "Execute a command in a running container"),
     "ps": ("ps", "List containers"),
     "rm": ("rm", "Remove one or more containers"),
     "pull": ("pull", "Download an image from a registry"),
@@ -47,9 +58,11 @@ COMMANDS = {
     "info": ("info", "Show what hutch found on this system, and what it chose"),
 }
 ALIASES = {
-    "container run": "run",
+    **{
+        f"container {name}": name
+        for name in "attach create exec kill pause rename restart rm run start stop unpause wait".split()
+    },
     "container ls": "ps",
-    "container rm": "rm",
     "image ls": "images",
     "image list": "images",
     "image rm": "rmi",
@@ -190,7 +203,8 @@ def _command_name(words: list[str]) -> tuple[str, list[str]]:
 def load(name: str) -> Command:
     """The command called `name`; imports its module."""
     # Not importlib's import_module: that takes a millisecond to import itself.
-    command: Command = __import__(f"hutch.cli.{COMMANDS[name][0]}", fromlist=["COMMAND"]).COMMAND
+    module, _, attribute = COMMANDS[name][0].partition(".")
+    command: Command = getattr(__import__(f"hutch.cli.{module}", fromlist=["COMMAND"]), attribute or "COMMAND")
     return command
 
 

@@ -9,7 +9,7 @@ from hutch.cli.flags import Flag
 from hutch.cli.messages import warn
 from hutch.cli.output import ago, render, shortened
 from hutch.engine.engine import Engine
-from hutch.engine.lifecycle import settle, sweep
+from hutch.engine.lifecycle import status_of, sweep
 from hutch.errors import ContainerNotFound
 
 TYPE_CHECKING = False
@@ -36,7 +36,7 @@ def _run(given: dict[str, Any], _arguments: list[str], general: dict[str, Any]) 
     for directory in engine.containers.all():
         with directory:
             try:
-                status = settle(engine, directory)
+                status = status_of(engine, directory)
             except ContainerNotFound:
                 continue
             if given["all"] or status in ("running", "paused"):

@@ -1,26 +1,32 @@
-"""`hutch run`: a new container in the foreground."""
+"""`hutch run`: a new container, attached to or in the background."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 
+from hutch.cli.attached import Attached, window_size
 from hutch.cli.command import Command
+from hutch.cli.flags import Flag
 from hutch.cli.messages import warn
 from hutch.cli.run_flags import RUN_FLAGS, run_options
-from hutch.cli.terminal import DetachableTerminal, parse_detach_keys
+from hutch.cli.terminal import parse_detach_keys
 from hutch.engine.engine import Engine
+from hutch.engine.lifecycle import await_start, start
+from hutch.engine.monitor import protocol
 from hutch.engine.prepare import prepare
 from hutch.engine.undo import Undo
-from hutch.errors import AlreadyExists, InvalidArgument, NotSupported
+from hutch.errors import AlreadyExists, InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from typing import Any
+    from typing import Any, TextIO
 
-    from hutch.engine.explain import Narrator
     from hutch.engine.options import RunOptions
+    from hutch.engine.prepare import Prepared
     from hutch.image.progress import Progress
 
 _EXAMPLE = """\
@@ -31,46 +37,92 @@ hutch run --rm --dry-run --explain busybox true"""
 
 def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -> int:
     options = run_options(given, arguments)
-    if not given["sig_proxy"]:
-        raise NotSupported("--sig-proxy=false: a container in the foreground ends with hutch")
     keys = parse_detach_keys(given["detach_keys"])
-    console = _console_size(options)
+    streams = attached_streams(given["attach"], interactive=options.interactive, detach=given["detach"])
+    console = _console_size(options, detach=given["detach"])
     engine = Engine(general["root"], general["state"])
-    narrator = _narrator() if given["explain"] else None
-    with Undo() as undo:
-        if options.cidfile:
-            _reserve_cidfile(options.cidfile, undo)
+    with Undo() as undo, cidfile(options.cidfile, undo) as write_id:
         prepared = prepare(
-            engine, options, console=console, undo=undo, pulling=lambda name: _pulling(name, quiet=given["quiet"])
+            engine, options, console=console, undo=undo, pulling=lambda name: pulling(name, quiet=given["quiet"])
         )
         for warning in prepared.warnings:
             warn(warning)
         if given["dry_run"]:
-            if narrator:
-                narrator.plan(prepared.spec, prepared.directory.path, prepared.root_mounts)
+            if given["explain"]:
+                _explain(prepared)
             return 0
-        if options.cidfile:
-            _write(options.cidfile, prepared.directory.record.id)
-        from hutch.engine.foreground import run
-
-        return run(
-            engine,
-            prepared,
-            options,
-            undo,
-            terminal=lambda ptmx_fd: DetachableTerminal(ptmx_fd, keys, interactive=options.interactive),
-            warn=warn,
-            explain=narrator.step if narrator else None,
-        )
+        write_id(prepared.directory.record.id)
+        return _start(engine, prepared, undo, given, streams, keys, console)
 
 
-def _narrator() -> Narrator:
+def _start(
+    engine: Engine,
+    prepared: Prepared,
+    undo: Undo,
+    given: dict[str, Any],
+    streams: dict[str, bool],
+    keys: bytes,
+    console: tuple[int, int] | None,
+) -> int:
+    """Have it started, and stay with it unless it is to run by itself."""
+    record = prepared.directory.record
+    request = {"attach": streams, "explain": given["explain"], "size": list(console) if console else None}
+    with Attached(tty=record.tty, stdin=streams["stdin"], keys=keys, proxy=given["sig_proxy"]) as attached:
+        channel = start(engine, prepared.directory, request)
+        assert channel is not None, "the lock was ours"
+        undo.keep()
+        if not given["detach"]:
+            ended = attached.until_end(channel)
+            return int(ended["exit_code"]) if ended else 0
+        with channel:
+            await_start(channel, _told)
+    print(record.id)
+    return 0
+
+
+def _told(kind: bytes, content: bytes) -> None:
+    if kind == protocol.WARNING:
+        warn(content.decode("utf-8", "replace"))
+    elif kind == protocol.STEP:
+        os.write(2, content)
+
+
+def attached_streams(wanted: tuple[str, ...], *, interactive: bool, detach: bool) -> dict[str, bool]:
+    """Which standard streams a caller is attached to.
+
+    Args:
+        wanted: --attach, empty for all there are.
+        interactive: whether the container's input is open.
+        detach: none.
+
+    Raises:
+        InvalidArgument: -d and -a together.
+    """
+    if detach and wanted:
+        raise InvalidArgument("conflicting options: -a and -d")
+    names = [text.lower() for text in wanted] or ["stdin", "stdout", "stderr"]
+    return {
+        "stdin": not detach and interactive and "stdin" in names,
+        "stdout": not detach and "stdout" in names,
+        "stderr": not detach and "stderr" in names,
+    }
+
+
+def _stream(text: str) -> str:
+    if text.lower() not in ("stdin", "stdout", "stderr"):
+        raise InvalidArgument(f"invalid argument {text[:64]!r}: valid streams are STDIN, STDOUT and STDERR")
+    return text
+
+
+def _explain(prepared: Prepared) -> None:
     from hutch.engine.explain import Narrator
 
-    return Narrator(sys.stderr)
+    narrator = Narrator(sys.stderr.buffer.write)
+    narrator.plan(prepared.spec, prepared.directory.path, prepared.root_mounts)
+    sys.stderr.flush()
 
 
-def _pulling(name: str, *, quiet: bool) -> AbstractContextManager[Progress]:
+def pulling(name: str, *, quiet: bool) -> AbstractContextManager[Progress]:
     """Say on standard error that an image is fetched: standard output is the container's."""
     from hutch.cli.progress import pull_progress
 
@@ -79,7 +131,7 @@ def _pulling(name: str, *, quiet: bool) -> AbstractContextManager[Progress]:
     return pull_progress(sys.stderr, quiet=quiet)
 
 
-def _console_size(options: RunOptions) -> tuple[int, int] | None:
+def _console_size(options: RunOptions, *, detach: bool) -> tuple[int, int] | None:
     """The size of the caller's terminal, for the container's.
 
     Raises:
@@ -87,17 +139,24 @@ def _console_size(options: RunOptions) -> tuple[int, int] | None:
     """
     if not options.tty:
         return None
-    if options.interactive and not os.isatty(0):
+    if options.interactive and not detach and not os.isatty(0):
         raise InvalidArgument("the input device is not a TTY", hint="leave out -t when the input is not a terminal")
-    from hutch.linux import pty
-
-    fd = next((fd for fd in (0, 1, 2) if os.isatty(fd)), -1)
-    return pty.get_window_size(fd) if fd >= 0 else None
+    return window_size()
 
 
-def _reserve_cidfile(path: str, undo: Undo) -> None:
+@contextmanager
+def cidfile(path: str, undo: Undo) -> Iterator[Callable[[str], None]]:
+    """Reserve the file of --cidfile; what it gives writes the id, or does nothing without a file.
+
+    Raises:
+        AlreadyExists: it is there.
+        InvalidArgument: it cannot be made.
+    """
+    if not path:
+        yield lambda _: None
+        return
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        file = open(path, "x", encoding="ascii")
     except FileExistsError:
         raise AlreadyExists(
             f"container ID file found, make sure the other container isn't running or delete {path}"
@@ -107,6 +166,8 @@ def _reserve_cidfile(path: str, undo: Undo) -> None:
             f"failed to create the container ID file: {path}: {os.strerror(error.errno or 0).lower()}"
         ) from None
     undo.add(lambda: _remove_if_empty(path))
+    with file:
+        yield lambda text: _write(file, text)
 
 
 def _remove_if_empty(path: str) -> None:
@@ -118,16 +179,24 @@ def _remove_if_empty(path: str) -> None:
         pass
 
 
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+def _write(file: TextIO, text: str) -> None:
+    file.write(text)
+    file.flush()
 
 
 COMMAND = Command(
     "run",
     arguments="IMAGE [COMMAND] [ARG...]",
     summary="Create and run a new container from an image",
-    flags=RUN_FLAGS,
+    flags=(
+        *RUN_FLAGS,
+        Flag("attach", "stream...", "attach to stdin, stdout or stderr only", short="a", parse=_stream),
+        Flag("detach", "", "run in the background and print the container's id", short="d"),
+        Flag("detach-keys", "keys", "keys that detach from a terminal", default="ctrl-p,ctrl-q"),
+        Flag("dry-run", "", "prepare and check everything, run nothing"),
+        Flag("explain", "", "print each kernel step as it is taken, to standard error"),
+        Flag("sig-proxy", "", "pass signals on to the container (default true)", default=True),
+    ),
     run=_run,
     example=_EXAMPLE,
     interspersed=False,

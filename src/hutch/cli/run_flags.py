@@ -1,9 +1,11 @@
-"""The flags of `hutch run`, and what the user gave of them as `RunOptions`."""
+"""The flags of `hutch run` and `hutch create`, and what the user gave of them as `RunOptions`."""
 
 from __future__ import annotations
 
 from hutch.cli.flags import Flag
 from hutch.engine import mountspec, options, values
+from hutch.engine.durations import parse_duration
+from hutch.engine.healthchecks import HealthOptions
 from hutch.errors import InvalidArgument, NotSupported
 
 TYPE_CHECKING = False
@@ -48,7 +50,6 @@ _INT32 = _int(-(1 << 31), (1 << 31) - 1)
 _INT64 = values.parse_int
 _BACKGROUND = "containers run in the foreground in this version"
 _NETWORK = "this version has --network none, host and container:NAME"
-_HEALTH = "health checks need a container in the background"
 
 RUN_FLAGS = (
     Flag("add-host", "host:ip...", "add a line to /etc/hosts", parse=options.parse_add_host),
@@ -66,7 +67,6 @@ RUN_FLAGS = (
     Flag("cpus", "number", "how many CPUs' worth of time, such as 1.5", parse=values.parse_nano_cpus, default=0),
     Flag("cpuset-cpus", "list", "CPUs to run on, such as 0-3,8", parse=values.parse_cpuset, default=""),
     Flag("cpuset-mems", "list", "NUMA nodes to use", parse=values.parse_cpuset, default=""),
-    Flag("detach-keys", "keys", "keys that detach from a terminal (default ctrl-p,ctrl-q)", default="ctrl-p,ctrl-q"),
     Flag("device", "src[:dst][:rwm]...", "give a device of the host", parse=mountspec.parse_device),
     Flag("device-cgroup-rule", "rule...", "allow devices, such as 'c 10:200 rwm'", parse=options.parse_device_rule),
     Flag("device-read-bps", "dev:rate...", "limit bytes read a second", parse=options.parse_bps),
@@ -77,7 +77,6 @@ RUN_FLAGS = (
     Flag("dns-option", "option...", "an option for /etc/resolv.conf", parse=options.parse_dns_option),
     Flag("dns-search", "domain...", "a search domain for /etc/resolv.conf", parse=options.parse_dns_search),
     Flag("domainname", "name", "the NIS domain name", default=""),
-    Flag("dry-run", "", "prepare and check everything, run nothing"),
     Flag("entrypoint", "program", "replace the image's entry point"),
     Flag(
         "env",
@@ -87,8 +86,13 @@ RUN_FLAGS = (
         parse=values.parse_env,
     ),
     Flag("env-file", "file...", "set the variables that a file lists"),
-    Flag("explain", "", "print each kernel step as it is taken, to standard error"),
     Flag("group-add", "group...", "add a supplementary group"),
+    Flag("health-cmd", "command", "command that says whether the container is well", default=""),
+    Flag("health-interval", "duration", "time between checks (default 30s)", parse=parse_duration, default=0),
+    Flag("health-retries", "n", "failures in a row that mean unhealthy (default 3)", parse=_INT32, default=0),
+    Flag("health-start-interval", "duration", "time between checks at first", parse=parse_duration, default=0),
+    Flag("health-start-period", "duration", "time in which failures do not count", parse=parse_duration, default=0),
+    Flag("health-timeout", "duration", "time a check may take (default 30s)", parse=parse_duration, default=0),
     Flag("hostname", "name", "host name of the container", short="h", default=""),
     Flag("init", "", "run an init as process 1 that forwards signals and reaps"),
     Flag("interactive", "", "keep standard input open", short="i"),
@@ -107,6 +111,7 @@ RUN_FLAGS = (
     Flag("name", "name", "name of the container", default=""),
     Flag("network", "mode", "none (the default), host or container:NAME", default="none"),
     Flag("net", "mode", "same as --network"),
+    Flag("no-healthcheck", "", "run no health check, whatever the image says"),
     Flag("oom-kill-disable", "", "do not kill at the memory limit (cgroup v1)"),
     Flag("oom-score-adj", "n", "preference of the OOM killer, -1000 to 1000", parse=_INT32, default=0),
     Flag("pid", "mode", "PID namespace: private, host or container:NAME", default=""),
@@ -116,12 +121,13 @@ RUN_FLAGS = (
     Flag("pull", "policy", "always, missing (the default) or never", default="missing"),
     Flag("quiet", "", "print nothing while pulling", short="q"),
     Flag("read-only", "", "mount the root file system read-only"),
+    Flag("restart", "policy", "no, on-failure[:n], always or unless-stopped", parse=options.parse_restart),
     Flag("rm", "", "remove the container when it ends"),
     Flag("rootfs", "dir[:O]", "run in a directory instead of an image; :O on a throw-away overlay", default=""),
     Flag("security-opt", "option...", "seccomp= apparmor= label= no-new-privileges systempaths= profile="),
     Flag("shm-size", "bytes", "size of /dev/shm (default 64m)", parse=values.parse_bytes, default=0),
-    Flag("sig-proxy", "", "pass signals on to the container (default true)", default=True),
     Flag("stop-signal", "signal", "signal that asks the container to stop", default=""),
+    Flag("stop-timeout", "seconds", "time to stop in, before it is killed (default 10)", parse=_INT32, default=-1),
     Flag("sysctl", "name=value...", "set a kernel parameter of the container's own", parse=options.parse_sysctl),
     Flag("tmpfs", "dir[:options]...", "mount a tmpfs", parse=mountspec.parse_tmpfs),
     Flag("tty", "", "give the container a terminal", short="t"),
@@ -132,14 +138,10 @@ RUN_FLAGS = (
     Flag("volume", "[src:]dst[:options]...", "attach a directory or a volume", short="v", parse=mountspec.parse_volume),
     Flag("volumes-from", "container[:ro]...", "attach what another container has attached", parse=_volumes_from),
     Flag("workdir", "dir", "working directory", short="w", default=""),
-    _later("attach", "standard streams are always attached", short="a"),
     _later("cpu-rt-period", "real-time scheduling groups are not supported"),
     _later("cpu-rt-runtime", "real-time scheduling groups are not supported"),
-    _later("detach", _BACKGROUND, kind="", short="d"),
     _later("expose", _NETWORK),
     _later("gpus", "give the device nodes with --device"),
-    *(_later(f"health-{word}", _HEALTH) for word in ("cmd", "interval", "retries", "start-period", "timeout")),
-    _later("no-healthcheck", _HEALTH, kind=""),
     _later("ip", _NETWORK),
     _later("ip6", _NETWORK),
     _later("kernel-memory", "the kernel has no such limit any more; use --memory"),
@@ -148,9 +150,7 @@ RUN_FLAGS = (
     _later("network-alias", _NETWORK),
     _later("publish", f"{_NETWORK}; with host, ports need no publishing", short="p"),
     _later("publish-all", _NETWORK, kind="", short="P"),
-    _later("restart", _BACKGROUND),
     _later("runtime", "hutch has its own"),
-    _later("stop-timeout", _BACKGROUND),
     _later("storage-opt", "sizes of root file systems cannot be limited yet"),
     _later("volume-driver", "volumes are local"),
 )
@@ -196,6 +196,17 @@ def run_options(given: dict[str, Any], arguments: list[str]) -> options.RunOptio
         labels=tuple(dict((*labels, *given["label"])).items()),
         annotations=tuple(dict(given["annotation"]).items()),
         stop_signal=given["stop_signal"],
+        stop_timeout=max(-1, given["stop_timeout"]),
+        restart=given["restart"] or options.RestartPolicy(),
+        health=HealthOptions(
+            command=given["health_cmd"],
+            interval=given["health_interval"],
+            timeout=given["health_timeout"],
+            start_period=given["health_start_period"],
+            start_interval=given["health_start_interval"],
+            retries=given["health_retries"],
+            none=given["no_healthcheck"],
+        ),
         mounts=(*given["volume"], *given["mount"], *given["tmpfs"]),
         devices=given["device"],
         device_cgroup_rules=given["device_cgroup_rule"],

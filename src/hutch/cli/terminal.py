@@ -1,11 +1,8 @@
-"""The terminal's side of `-t`: the runtime's relay, which also knows the keys that detach."""
+"""The keys that detach from a terminal."""
 
 from __future__ import annotations
 
-import os
-
 from hutch.errors import InvalidArgument
-from hutch.runtime.relay import Terminal
 
 _CONTROL = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 
@@ -55,24 +52,3 @@ class DetachKeys:
         kept = next((size for size in range(len(self._keys) - 1, 0, -1) if data.endswith(self._keys[:size])), 0)
         self._held = data[len(data) - kept :] if kept else b""
         return data[: len(data) - kept], False
-
-
-class DetachableTerminal(Terminal):
-    """A Terminal that looks for the detach keys.
-
-    Args:
-        ptmx_fd: the container's, closed at the end.
-        keys: the sequence; empty for none.
-        interactive: whether what is typed goes to the container.
-    """
-
-    def __init__(self, ptmx_fd: int, keys: bytes, *, interactive: bool = True) -> None:
-        super().__init__(ptmx_fd, 0 if interactive else -1)
-        self._detach = DetachKeys(keys)
-
-    def typed(self, data: bytes) -> bytes:
-        """Hold the sequence back. Nothing could keep the container without us, so it stays in the foreground."""
-        passed, detach = self._detach.feed(data)
-        if detach:
-            os.write(2, b"\r\nhutch: a container in the foreground cannot be detached from\r\n")
-        return passed

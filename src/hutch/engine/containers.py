@@ -1,13 +1,12 @@
-"""The engine's records of containers, as directories: containers/<id>/ and names/<name>, which links to an id.
+"""The engine's containers: a row of hutch.db each, and a directory containers/<id>/ for files.
 
-    containers/<id>/container.json   what it is and how it ended; replaced atomically
-    containers/<id>/config.json      what the runtime was given
-    containers/<id>/…                hosts, hostname, resolv.conf, rootfs (an empty mount point)
-    unfinished/<id>                  an empty file from before its directory is made until its run is over
+    hutch.db                         what it is, what it does now and how it ended; see `ContainerRecord`
+    containers/<id>/config.json      what the runtime is given; root.json: what makes the root file system
+    containers/<id>/…                logs, hosts, hostname, resolv.conf, rootfs (an empty mount point)
 
-Whoever runs a container holds an flock on its directory until the last trace of the run is dealt with. One that is
-unfinished and whose lock is free is of a run that was killed: whoever finds it puts it right (`lifecycle.sweep`), and
-there are never more to look at than run now.
+Whoever makes, runs or removes a container holds an flock on its directory until that is dealt with; the monitor
+holds it as long as the container lives. An active one whose lock is free is of a process that was killed: whoever
+finds it puts it right (`lifecycle.sweep`).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from hutch.engine.database import UniqueViolation
 from hutch.engine.ids import new_id, new_name
 from hutch.errors import AlreadyExists, ContainerNotFound, HutchError, Internal, InvalidArgument
 from hutch.runtime import documents
@@ -25,70 +25,129 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Self
 
-RECORD = "container.json"
-_LIMIT = 4 << 20
+    from hutch.engine.database import Database
+
+CONFIG, ROOT_MOUNTS = "config.json", "root.json"
+ACTIVE = ("creating", "running", "restarting", "removing")
+"""Statuses in which somebody must hold the lock."""
 _HEX = frozenset("0123456789abcdef")
 _ATTEMPTS = 64
 
 
 class ContainerRecord:
-    """What container.json holds.
+    """What the store knows of a container. Fields of the second half change while it lives.
 
     Attributes:
-        status: creating, running or exited, as last written, or dead if the record is damaged; see `lifecycle.settle`.
         image: what the user called it; image_id and chain_ids are what that was.
         mounted_images: image id → chain ids of images that it mounts besides.
-        exit_code: of the last run, -1 before one.
-        error: why it could not be run, in one line.
+        options: `RunOptions` as JSON: what the user asked for.
+        command: the program and its arguments; the first word is what is executed.
+        environment: of the program, as in config.json.
+        joined: namespace kind → id of the container whose it shares.
+        volumes: its anonymous volumes; mounted_volumes: the named ones.
         snapshots: keys of those made for it besides its root.
         first_id: of its private range of ids, 0 if it has none.
+        stop_timeout: seconds between the stop signal and SIGKILL, -1 for the default.
+        restart: policy, such as ``{"Name": "on-failure", "MaximumRetryCount": 3}``.
+        healthcheck: Docker's ``Healthcheck`` object, durations in nanoseconds; empty for none.
+        status: creating, created, running, restarting, removing, exited, or dead if the record is damaged. Paused is
+            not stored: see `lifecycle.settle`.
+        pid, start_time, boot_id: init's pid in the host's namespace while it runs, when it was started (in ticks since
+            boot), and in which boot.
+        freezer: the file that says whether its cgroup is frozen.
+        stopped: by the user, so that no policy starts it again.
+        exit_code: of the last run, -1 before one.
+        error: why it could not be run, in one line.
+        health: Docker's ``State.Health``: Status, FailingStreak, Log.
+        usage: what its runs took, see `hutch.engine.monitor.usage`.
     """
 
     __slots__ = (
+        "_read",
         "auto_remove",
+        "boot_id",
         "chain_ids",
         "command",
         "created",
+        "environment",
         "error",
         "exit_code",
         "finished",
         "first_id",
+        "freezer",
+        "health",
+        "healthcheck",
+        "hostname",
         "id",
         "image",
         "image_id",
+        "interactive",
+        "joined",
         "labels",
+        "log_driver",
+        "log_options",
         "mounted_images",
+        "mounted_volumes",
         "name",
+        "networks",
         "oom_killed",
+        "options",
+        "pid",
+        "ports",
+        "restart",
+        "restart_count",
         "snapshots",
+        "start_time",
         "started",
         "status",
         "stop_signal",
+        "stop_timeout",
+        "stopped",
+        "tty",
+        "usage",
+        "user",
         "volumes",
+        "working_dir",
     )
 
     def __init__(self, container_id: str, name: str) -> None:
         self.id, self.name = container_id, name
         self.created, self.started, self.finished = now(), "", ""
         self.status = "creating"
-        self.image = self.image_id = ""
+        self.image = self.image_id = self.hostname = self.user = self.working_dir = ""
         self.chain_ids: list[str] = []
         self.mounted_images: dict[str, list[str]] = {}
+        self.options: dict[str, Any] = {}
         self.command: list[str] = []
+        self.environment: list[str] = []
         self.labels: dict[str, str] = {}
-        self.stop_signal = ""
+        self.joined: dict[str, str] = {}
+        self.interactive = self.tty = False
+        self.log_driver, self.log_options = "json-file", dict[str, str]()
         self.volumes: list[str] = []
+        self.mounted_volumes: list[str] = []
         self.snapshots: list[str] = []
-        self.auto_remove = self.oom_killed = False
-        self.exit_code = -1
+        self.networks: dict[str, Any] = {}
+        self.ports: dict[str, Any] = {}
         self.first_id = 0
+        self.auto_remove = False
+        self.stop_signal, self.stop_timeout = "", -1
+        self.restart: dict[str, Any] = {"Name": "no", "MaximumRetryCount": 0}
+        self.healthcheck: dict[str, Any] = {}
+        self.pid = self.start_time = self.restart_count = 0
+        self.boot_id = self.freezer = ""
+        self.stopped = self.oom_killed = False
+        self.exit_code = -1
         self.error = ""
+        self.health: dict[str, Any] = {}
+        self.usage: dict[str, Any] = {}
+        self._read = ""
 
     @classmethod
     def parse(cls, found: dict[str, Any], source: str) -> Self:
-        """The record in a parsed container.json; Internal when a field has another type."""
+        """The record in a parsed JSON object; Internal when a field has another type."""
         record = cls("", "")
-        for name in cls.__slots__:
+        for name in FIELDS:
             value = found.get(name, getattr(record, name))
             if type(value) is not type(getattr(record, name)):
                 raise Internal(f"{source}: field {name} is damaged")
@@ -96,26 +155,59 @@ class ContainerRecord:
         return record
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of container.json."""
-        return {name: getattr(self, name) for name in sorted(self.__slots__)}
+        """The record as JSON has it."""
+        return {name: getattr(self, name) for name in FIELDS}
+
+    def remember(self, text: str) -> None:
+        """From here on `changes` is what differs from `text`, the record as it is stored."""
+        self._read = text
+
+    def changes(self) -> dict[str, Any]:
+        """The fields assigned or altered since the record was read or saved."""
+        before = documents.parse(self._read, source="record") if self._read else {}
+        missing = object()
+        return {name: getattr(self, name) for name in FIELDS if before.get(name, missing) != getattr(self, name)}
+
+
+FIELDS = tuple(name for name in ContainerRecord.__slots__ if not name.startswith("_"))
 
 
 class ContainerDirectory:
-    """One container's directory, held by descriptor; a context manager that closes it, and gives up the lock with it.
+    """One container: its record, and its directory as a context manager; closing it gives up the lock.
 
     Attributes:
-        fd: the directory, closed by close().
-        path: its absolute path.
+        path: the directory's absolute path.
+        record: as last read; `save` writes what was changed in it.
     """
 
-    __slots__ = ("fd", "path", "record")
+    __slots__ = ("_database", "_fd", "path", "record")
 
-    def __init__(self, fd: int, path: str, record: ContainerRecord) -> None:
-        self.fd, self.path, self.record = fd, path, record
+    def __init__(self, path: str, record: ContainerRecord, database: Database) -> None:
+        self.path, self.record, self._database = path, record, database
+        self._fd = -1
+
+    @property
+    def fd(self) -> int:
+        """The directory, opened when first asked for and closed by close().
+
+        Raises:
+            ContainerNotFound: it was removed.
+        """
+        if self._fd < 0:
+            try:
+                self._fd = _open_directory(self.path)
+            except FileNotFoundError:
+                raise ContainerNotFound(f"no such container: {self.record.name or self.record.id[:12]}") from None
+        return self._fd
+
+    def adopt(self, fd: int) -> None:
+        """Take over a descriptor of the directory, which may hold the lock."""
+        self.close()
+        self._fd = fd
 
     def close(self) -> None:
         """Close the descriptor."""
-        fd, self.fd = self.fd, -1
+        fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
@@ -126,28 +218,65 @@ class ContainerDirectory:
         self.close()
 
     def lock(self, *, wait: bool = True) -> bool:
-        """Take the lock; without `wait`, False if somebody else has it."""
+        """Take the lock; without `wait`, False if somebody else has it.
+
+        Raises:
+            ContainerNotFound: it was removed.
+        """
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             return False
         return True
 
+    def unlock(self) -> None:
+        """Give the lock up."""
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+
     def refresh(self) -> None:
-        """Read the record again: before the lock was ours, somebody else may have changed or removed the container.
+        """Read the record again: somebody else may have changed or removed the container.
 
         Raises:
             ContainerNotFound: it was removed.
         """
-        self.record = _read_record(self.fd, self.record.id, said=self.record.name or self.record.id[:12])
+        rows = self._database.read("SELECT id, name, record FROM containers WHERE id = ?", [self.record.id])
+        if not rows:
+            raise ContainerNotFound(f"no such container: {self.record.name or self.record.id[:12]}")
+        self.record = _parsed(*rows[0])
 
     def removed(self) -> bool:
         """Whether it was removed, through this or from under it."""
-        return self.fd < 0 or os.fstat(self.fd).st_nlink == 0
+        return self._fd >= 0 and os.fstat(self._fd).st_nlink == 0
 
     def save(self, *, durable: bool = True) -> None:
-        """Write the record."""
-        write_atomically(self.fd, RECORD, documents.dump_bytes(self.record.to_dict()), durable=durable)
+        """Write the fields that were changed; others may have changed other ones meanwhile.
+
+        Raises:
+            ContainerNotFound: it was removed.
+            AlreadyExists: its new name is taken.
+        """
+        changes = self.record.changes()
+        if not changes:
+            return
+        with self._database.transaction(durable=durable) as transaction:
+            rows = transaction.execute("SELECT id, name, record FROM containers WHERE id = ?", [self.record.id])
+            if not rows:
+                raise ContainerNotFound(f"no such container: {self.record.name or self.record.id[:12]}")
+            merged = _parsed(*rows[0])
+            for name, value in changes.items():
+                setattr(merged, name, value)
+            text = documents.dump(merged.to_dict())
+            try:
+                transaction.execute(
+                    "UPDATE containers SET name = ?, active = ?, record = ? WHERE id = ?",
+                    [merged.name, merged.status in ACTIVE, text, merged.id],
+                )
+            except UniqueViolation:
+                raise _name_taken(self._database, merged.name) from None
+        # In place: others hold this record too.
+        for name in FIELDS:
+            setattr(self.record, name, getattr(merged, name))
+        self.record.remember(text)
 
 
 def write_atomically(dir_fd: int, name: str, data: bytes, *, durable: bool, mode: int = 0o600) -> None:
@@ -179,15 +308,15 @@ class ContainerStore:
 
     Args:
         root: the data root, 0700.
+        database: its hutch.db.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, database: Database) -> None:
         self._containers = f"{root}/containers"
-        self._names = f"{root}/names"
-        self._unfinished = f"{root}/unfinished"
+        self._database = database
 
     def create(self, name: str = "") -> ContainerDirectory:
-        """Make a container's directory, locked, under a new id and a name that nobody else has.
+        """Enter a container, locked, under a new id and a name that nobody else has.
 
         Args:
             name: already checked; empty for a random one.
@@ -195,198 +324,143 @@ class ContainerStore:
         Raises:
             AlreadyExists: the name is taken.
         """
-        container_id = new_id()
-        for folder in (self._containers, self._names, self._unfinished):
-            os.makedirs(folder, 0o700, exist_ok=True)
-        path = f"{self._containers}/{container_id}"
-        making_fd = _open_directory(self._unfinished)
+        os.makedirs(self._containers, 0o700, exist_ok=True)
+        making_fd = _open_directory(self._containers)
         try:
-            fcntl.flock(making_fd, fcntl.LOCK_SH)  # for a moment the entry has no directory, or no lock on it
-            _touch(f"{self._unfinished}/{container_id}")
-            os.mkdir(path, 0o700)
-            directory = ContainerDirectory(_open_directory(path), path, ContainerRecord(container_id, name))
-            directory.lock()
+            fcntl.flock(making_fd, fcntl.LOCK_SH)  # for a moment the row has no directory, or no lock on it
+            record = self._enter(name)
+            path = f"{self._containers}/{record.id}"
+            directory = ContainerDirectory(path, record, self._database)
+            try:
+                os.mkdir(path, 0o700)
+                directory.lock()
+            except BaseException:
+                self._forget(record.id)
+                raise
         finally:
             os.close(making_fd)
-        try:
-            directory.save(durable=False)  # so that whoever finds the name taken can find out by whom
-            directory.record.name = self._take(name, container_id)
-        except BaseException:
-            self.remove(directory)
-            raise
         return directory
 
+    def _enter(self, name: str) -> ContainerRecord:
+        for attempt in range(_ATTEMPTS):
+            record = ContainerRecord(new_id(), name or new_name(attempt))
+            text = documents.dump(record.to_dict())
+            try:
+                with self._database.transaction(durable=False) as transaction:
+                    transaction.execute(
+                        "INSERT INTO containers (id, name, created, active, record) VALUES (?, ?, ?, 1, ?)",
+                        [record.id, record.name, record.created, text],
+                    )
+            except UniqueViolation:
+                if name:
+                    raise _name_taken(self._database, name) from None
+                continue
+            record.remember(text)
+            return record
+        raise Internal("no free container name found")
+
     def abandoned(self) -> list[ContainerDirectory]:
-        """Containers whose run was killed, locked, their records not read; the caller closes each.
+        """Active containers of processes that were killed, locked; the caller closes each.
 
         None are found in the moment in which another container is made: they will be next time.
         """
-        found = []
-        try:
-            making_fd = _open_directory(self._unfinished)
-        except FileNotFoundError:
+        rows = self._database.read("SELECT id, name, record FROM containers WHERE active")
+        if not rows:
             return []
+        found = []
+        making_fd = _open_directory(self._containers)
         try:
             fcntl.flock(making_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for container_id in os.listdir(making_fd):
-                directory = self._abandoned(container_id)
-                if directory is not None:
-                    found.append(directory)
+            for row in rows:
+                directory = self._directory(_parsed(*row))
+                try:
+                    if directory.lock(wait=False):
+                        directory.refresh()
+                        found.append(directory)
+                        continue
+                except ContainerNotFound:
+                    self._forget_if_bare(directory)
+                directory.close()
         except BlockingIOError:
             pass
         finally:
             os.close(making_fd)
         return found
 
-    def _abandoned(self, container_id: str) -> ContainerDirectory | None:
-        path = f"{self._containers}/{container_id}"
-        try:
-            fd = _open_directory(path)
-        except FileNotFoundError:
-            self.finished(container_id)
-            return None
-        directory = ContainerDirectory(fd, path, ContainerRecord(container_id, ""))
-        if directory.lock(wait=False):
-            return directory
-        directory.close()
-        return None
+    def _forget_if_bare(self, directory: ContainerDirectory) -> None:
+        """A row whose maker was killed before the directory was there, or whose remover was after it had gone."""
+        if not os.path.lexists(directory.path):
+            self._forget(directory.record.id)
 
-    def finished(self, container_id: str) -> None:
-        """The run of a container is over, or there is none."""
-        try:
-            os.unlink(f"{self._unfinished}/{container_id}")
-        except FileNotFoundError:
-            pass
-
-    def _take(self, name: str, container_id: str) -> str:
-        """Link a name to the id; the link is the reservation, and exactly one of two racing creators makes it."""
-        for attempt in range(_ATTEMPTS):
-            wanted = name or new_name(attempt)
-            try:
-                os.symlink(container_id, f"{self._names}/{wanted}")
-            except FileExistsError:
-                owner = self._owner(wanted)
-                if name and owner:
-                    raise AlreadyExists(
-                        f'the container name "{name}" is already in use by container {owner[:12]}',
-                        hint=f"remove it with: hutch rm {name}",
-                    ) from None
-                continue
-            return wanted
-        raise Internal("no free container name found")
-
-    def _owner(self, name: str) -> str:
-        """Whose a name is; a name left by a creator that died before its first record is given free."""
-        path = f"{self._names}/{name}"
-        try:
-            owner = os.readlink(path)
-        except FileNotFoundError:
-            return ""
-        if os.path.lexists(f"{self._containers}/{owner}"):
-            return owner
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
-        return ""
+    def _forget(self, container_id: str) -> None:
+        with self._database.transaction(durable=False) as transaction:
+            transaction.execute("DELETE FROM containers WHERE id = ?", [container_id])
 
     def find(self, text: str) -> ContainerDirectory:
-        """Open a container by id, name or unambiguous beginning of an id.
+        """A container by id, name or unambiguous beginning of an id.
 
         Raises:
-            ContainerNotFound: none, or one whose record cannot be read yet.
+            ContainerNotFound: none.
             InvalidArgument: several.
         """
-        if text and set(text) <= _HEX and len(text) == 64:
-            return self._open(text, text)
-        if text and "/" not in text and len(text) <= 128:
-            try:
-                return self._open(os.readlink(f"{self._names}/{text}"), text)
-            except OSError:
-                pass
-        if text and set(text) <= _HEX:
-            found = [container_id for container_id in self._ids() if container_id.startswith(text)]
-            if len(found) > 1:
-                raise InvalidArgument(f"multiple containers found with the prefix {text}")
-            if found:
-                return self._open(found[0], text)
+        if text and len(text) <= 256:
+            rows = self._database.read(
+                "SELECT id, name, record FROM containers WHERE id = ? OR name = ? ORDER BY id = ? DESC",
+                [text, text.removeprefix("/"), text],
+            )
+            if not rows and set(text) <= _HEX:
+                rows = self._database.read(
+                    "SELECT id, name, record FROM containers WHERE id >= ? AND id < ? LIMIT 2", [text, text + "g"]
+                )
+                if len(rows) > 1:
+                    raise InvalidArgument(f"multiple containers found with the prefix {text}")
+            if rows:
+                return self._directory(_parsed(*rows[0]))
         raise ContainerNotFound(f"no such container: {text[:128]}")
 
     def all(self) -> Iterator[ContainerDirectory]:
         """Every container, newest first; the caller's loop closes each."""
-        found = []
-        for container_id in self._ids():
-            try:
-                found.append(self._open(container_id, container_id))
-            except ContainerNotFound:
-                continue
-        yield from sorted(found, key=lambda directory: directory.record.created, reverse=True)
+        for row in self._database.read("SELECT id, name, record FROM containers ORDER BY created DESC, id"):
+            yield self._directory(_parsed(*row))
 
-    def _ids(self) -> list[str]:
-        try:
-            return [name for name in os.listdir(self._containers) if len(name) == 64]
-        except FileNotFoundError:
-            return []
-
-    def _open(self, container_id: str, said: str) -> ContainerDirectory:
-        path = f"{self._containers}/{container_id}"
-        try:
-            fd = _open_directory(path)
-        except FileNotFoundError:
-            raise ContainerNotFound(f"no such container: {said}") from None
-        try:
-            record = _read_record(fd, container_id, said=said)
-        except BaseException:
-            os.close(fd)
-            raise
-        return ContainerDirectory(fd, path, record)
+    def _directory(self, record: ContainerRecord) -> ContainerDirectory:
+        return ContainerDirectory(f"{self._containers}/{record.id}", record, self._database)
 
     def remove(self, directory: ContainerDirectory) -> None:
-        """Forget a container: its name, its files, then its directory. The rest was removed before."""
+        """Forget a container, its lock held: its files, its directory, then its name. The rest was removed before."""
         from hutch.snapshot.removal import empty_directory
 
-        name = directory.record.name
-        for path in [f"{self._names}/{name}"] if name else self._links(directory.record.id):
-            try:
-                if os.readlink(path) == directory.record.id:
-                    os.unlink(path)
-            except FileNotFoundError:
-                continue
-        empty_directory(directory.fd)
-        os.rmdir(directory.path)
-        self.finished(directory.record.id)
+        try:
+            empty_directory(directory.fd)
+            os.rmdir(directory.path)
+        except (ContainerNotFound, FileNotFoundError):
+            pass  # an earlier removal came as far as that
+        self._forget(directory.record.id)
         directory.close()
 
-    def _links(self, container_id: str) -> Iterator[str]:
-        """The names of a container whose creation was killed before they were recorded."""
-        for name in os.listdir(self._names):
-            path = f"{self._names}/{name}"
-            try:
-                if os.readlink(path) == container_id:
-                    yield path
-            except FileNotFoundError:
-                continue
 
-
-def _read_record(dir_fd: int, container_id: str, *, said: str) -> ContainerRecord:
-    """The record in a container's directory; of a damaged one, an empty one that says so and lets it be removed.
-
-    Raises:
-        ContainerNotFound: none was written, or it was removed.
-    """
+def _parsed(container_id: str, name: str, text: str) -> ContainerRecord:
+    """The record of a row; of a damaged one, an empty one that says so and lets it be removed."""
+    source = f"container {container_id[:12]}"
     try:
-        found = documents.read_object(RECORD, _LIMIT, dir_fd=dir_fd)
-        return ContainerRecord.parse(found, f"container {container_id[:12]}")
-    except FileNotFoundError:
-        raise ContainerNotFound(f"no such container: {said}") from None
+        record = ContainerRecord.parse(documents.parse_object(text.encode(), source=source), source)
+        if (record.id, record.name) == (container_id, name):
+            record.remember(text)
+            return record
+        raise Internal(f"{source}: its record is another's")
     except HutchError as error:
-        record = ContainerRecord(container_id, "")
+        record = ContainerRecord(container_id, name)
         record.status, record.error = "dead", str(error)
+        record.remember(documents.dump(record.to_dict()))
         return record
 
 
-def _touch(path: str) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+def _name_taken(database: Database, name: str) -> AlreadyExists:
+    rows = database.read("SELECT id FROM containers WHERE name = ?", [name])
+    owner = f" by container {rows[0][0][:12]}" if rows else ""
+    return AlreadyExists(
+        f'the container name "{name}" is already in use{owner}', hint=f"remove it with: hutch rm {name}"
+    )
 
 
 def _open_directory(path: str) -> int:

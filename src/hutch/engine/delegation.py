@@ -39,6 +39,19 @@ def obstacle(uid: int) -> str:
     return "" if os.path.exists(bus) else f"the user's systemd manager cannot be reached at {bus}"
 
 
+def check_parent(parent: str) -> None:
+    """Check --cgroup-parent.
+
+    Raises:
+        InvalidArgument: it is not a slice.
+    """
+    from hutch.runtime.cgroups.systemd import expand_slice
+
+    if parent and not parent.endswith(".slice"):
+        raise InvalidArgument(f"--cgroup-parent {parent[:200]}: an ordinary user's must be a slice of systemd's")
+    expand_slice(parent or _SLICE)
+
+
 def container_cgroup(container_id: str, parent: str) -> str:
     """Move this process into a scope of its own, and name the container's cgroup beside it.
 
@@ -50,11 +63,9 @@ def container_cgroup(container_id: str, parent: str) -> str:
         InvalidArgument: `parent` is not a slice.
         HutchError: systemd refused.
     """
-    from hutch.runtime.cgroups.systemd import enter_scope, expand_slice
+    from hutch.runtime.cgroups.systemd import enter_scope
 
-    if parent and not parent.endswith(".slice"):
-        raise InvalidArgument(f"--cgroup-parent {parent[:200]}: an ordinary user's must be a slice of systemd's")
-    expand_slice(parent or _SLICE)
+    check_parent(parent)
     scope = enter_scope(f"hutch-{container_id}.scope", parent or _SLICE)
     leaf = f"{_CGROUP}{scope}/hutch"
     os.mkdir(leaf, 0o755)

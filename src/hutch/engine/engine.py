@@ -6,6 +6,7 @@ import os
 import stat
 
 from hutch.engine.containers import ContainerStore
+from hutch.engine.database import Database
 from hutch.errors import InvalidArgument, PermissionDenied
 
 TYPE_CHECKING = False
@@ -31,7 +32,8 @@ class Engine:
     def __init__(self, root: str | None = None, state: str | None = None) -> None:
         self.root = os.path.abspath(root) if root else _default_root()
         self.state = os.path.abspath(state) if state else _default_state(self.root)
-        self._containers: ContainerStore | None = None
+        self.database = Database(self.root)
+        self.containers = ContainerStore(self.root, self.database)
         self._facts: HostFacts | None = None
         self._images: ImageStore | None = None
         self._snapshots: Snapshotter | None = None
@@ -125,17 +127,10 @@ class Engine:
         for directory in self.containers.all():
             with directory:
                 record = directory.record
-                running = not directory.lock(wait=False)
+                running = record.status not in ("created", "exited", "dead")
                 images = {record.image_id: record.chain_ids, **record.mounted_images}
                 found += [Use(record.id, image_id, tuple(chain), running) for image_id, chain in images.items()]
         return found
-
-    @property
-    def containers(self) -> ContainerStore:
-        """The records of containers."""
-        if self._containers is None:
-            self._containers = ContainerStore(self.root)
-        return self._containers
 
 
 def _default_root() -> str:

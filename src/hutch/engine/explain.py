@@ -6,23 +6,21 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import TextIO
+    from collections.abc import Callable, Sequence
 
     from hutch.runtime.steps import Step
     from hutch.spec.runtime import Mount, Spec, State
 
 
 class Narrator:
-    """Writes numbered steps, for as long as somebody reads them: a reader who leaves does not end the container.
+    """Says numbered steps.
 
     Args:
-        out: standard error.
+        write: gets the text of each step.
     """
 
-    def __init__(self, out: TextIO) -> None:
-        out.flush()
-        self._fd = out.fileno()
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
         self._count = 0
 
     def plan(self, spec: Spec, bundle: str, root_mounts: Sequence[Mount]) -> None:
@@ -53,11 +51,3 @@ class Narrator:
         if shell:
             text += f"           $ {shell}\n"
         self._write(text.encode("utf-8", "backslashreplace"))
-
-    def _write(self, data: bytes) -> None:
-        """To the descriptor: what a buffer kept of a broken pipe would come up again at the end."""
-        while data and self._fd >= 0:
-            try:
-                data = data[os.write(self._fd, data) :]
-            except BrokenPipeError:
-                self._fd = -1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from hutch.engine.record import Record
 from hutch.engine.values import has_control
 from hutch.errors import InvalidConfig
+from hutch.runtime import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class ImageSettings(Record):
-    """What an image asks for. Everything in it is untrusted."""
+    """What an image asks for. Everything in it is untrusted.
+
+    Attributes:
+        healthcheck: Docker's object as JSON, empty for none.
+    """
 
     user: str = ""
     env: tuple[str, ...] = ()
@@ -30,6 +35,7 @@ class ImageSettings(Record):
     stop_signal: str = ""
     shell: tuple[str, ...] = ()
     architecture: str = ""
+    healthcheck: str = ""
 
 
 def image_settings(config: Any, architecture: str) -> ImageSettings:
@@ -54,6 +60,7 @@ def image_settings(config: Any, architecture: str) -> ImageSettings:
         stop_signal=config.stop_signal or "",
         shell=_texts(config.shell),
         architecture=architecture,
+        healthcheck=_healthcheck(config.healthcheck),
     )
     for what, text in (("User", settings.user), ("WorkingDir", settings.workdir), ("StopSignal", settings.stop_signal)):
         if has_control(text):
@@ -62,6 +69,23 @@ def image_settings(config: Any, architecture: str) -> ImageSettings:
         if "\0" in text:
             raise InvalidConfig("image: a NUL in Env, Entrypoint, Cmd or Volumes")
     return settings
+
+
+def _healthcheck(found: Any) -> str:
+    if found is None or not found.test:
+        return ""
+    if any("\0" in word for word in found.test):
+        raise InvalidConfig("image: a NUL in Healthcheck")
+    return documents.dump(
+        {
+            "Test": list(found.test),
+            "Interval": max(0, found.interval),
+            "Timeout": max(0, found.timeout),
+            "StartPeriod": max(0, found.start_period),
+            "StartInterval": max(0, found.start_interval),
+            "Retries": max(0, found.retries),
+        }
+    )
 
 
 def _texts(values: Sequence[str] | None) -> tuple[str, ...]:

@@ -1,43 +1,74 @@
-"""What happens to containers between and after runs: their true status, and their removal."""
+"""What is done to containers from outside: their true status, start, stop, removal, and clearing up after deaths.
+
+A container that lives has a monitor, which holds its lock and is asked for whatever concerns its processes; the rest is
+done here, by whoever wants it, under that same lock.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 
-from hutch.errors import ContainerNotFound, HutchError, InvalidState, NotFound, Unavailable
+from hutch.engine import events
+from hutch.engine.monitor import protocol
+from hutch.errors import Conflict, ContainerNotFound, HutchError, InvalidState, NotFound, Unavailable
+from hutch.linux import seqpacket
 from hutch.runtime import signals
-from hutch.runtime.state import now
+from hutch.runtime.state import boot_id, now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hutch.engine.containers import ContainerDirectory
+    from collections.abc import Callable
+    from typing import Any
+
+    from hutch.engine.containers import ContainerDirectory, ContainerRecord
     from hutch.engine.engine import Engine
+    from hutch.linux.seqpacket import Channel
 
 _KILL_WAIT_S = 10.0
 _UNKNOWN = 137
 
+# --- the truth -------------------------------------------------------------------------------------------------
 
-def settle(engine: Engine, directory: ContainerDirectory) -> str:
-    """The status of a container as it is: what a killed run left of it is put right.
+
+def status_of(engine: Engine, directory: ContainerDirectory) -> str:
+    """The status of a container as it is; what a killed monitor left of it is put right first.
 
     Returns:
-        creating, running, paused or exited; dead if its record is damaged.
+        created, running, paused, restarting, removing, exited, creating; dead if its record is damaged.
 
     Raises:
         ContainerNotFound: it has just been removed, or is removed now since it never ran or was to be (--rm).
     """
+    record = directory.record
+    if record.status in ("created", "exited", "dead"):
+        return record.status
     if not directory.lock(wait=False):
-        status = _runtime_status(engine, directory.record.id)
-        # What has ended but is not recorded yet is still its runner's.
-        return status if status in ("running", "paused") else directory.record.status
-    directory.refresh()
-    if directory.record.status not in ("exited", "dead"):
-        _bury(engine, directory)
-    return directory.record.status
+        return "paused" if record.status == "running" and is_paused(record) else record.status
+    try:
+        directory.refresh()
+        if directory.record.status not in ("created", "exited", "dead"):
+            _bury(engine, directory)
+        return directory.record.status
+    finally:
+        if not directory.removed():
+            directory.unlock()
+
+
+def is_paused(record: ContainerRecord) -> bool:
+    """Whether a running container's cgroup is frozen, as the kernel has it."""
+    if not record.freezer:
+        return False
+    try:
+        with open(record.freezer, "rb", buffering=0) as file:
+            return file.read(64).strip() in (b"1", b"FROZEN", b"FREEZING")
+    except OSError:
+        return False
 
 
 def sweep(engine: Engine) -> list[str]:
-    """Put right, or remove, whatever killed runs left behind.
+    """Put right, or remove, whatever killed processes left behind.
 
     Returns:
         What could not be, and why, for the user; it will be tried again.
@@ -46,48 +77,33 @@ def sweep(engine: Engine) -> list[str]:
     for directory in engine.containers.abandoned():
         with directory:
             try:
-                _sweep(engine, directory)
+                if directory.record.status not in ("created", "exited", "dead"):
+                    _bury(engine, directory)
+            except ContainerNotFound:
+                continue
             except (HutchError, OSError) as error:
-                short_id = directory.record.id[:12]
-                problems.append(f"container {short_id}, whose run was killed, cannot be removed: {error}")
+                name = directory.record.name
+                problems.append(f"container {name}, whose monitor was killed, cannot be cleaned up: {error}")
     return problems
 
 
-def _sweep(engine: Engine, directory: ContainerDirectory) -> None:
-    try:
-        settle(engine, directory)
-        engine.containers.finished(directory.record.id)
-    except ContainerNotFound:
-        if not directory.removed():  # then it was killed before its first record
-            _remove_parts(engine, directory, volumes=True)
-
-
-def _runtime_status(engine: Engine, container_id: str) -> str:
-    from hutch.runtime.container import Container
-
-    try:
-        with Container.load(engine.runtime_state, container_id) as container:
-            status = container.status()
-    except ContainerNotFound:
-        return ""
-    return {"stopped": "exited"}.get(status, status)
-
-
 def _bury(engine: Engine, directory: ContainerDirectory) -> None:
-    """End what a killed hutch left of a run, and record that nobody saw how it ended. The lock is ours.
+    """End what a killed process left of a run, and record that nobody saw how it ended. The lock is ours.
 
     Raises:
         ContainerNotFound: nobody wants to know that, so it is removed.
     """
     record = directory.record
-    if record.auto_remove or not record.started:
-        _remove_parts(engine, directory, volumes=True)
+    if record.auto_remove or not record.started or record.status == "removing":
+        remove_parts(engine, directory, volumes=record.auto_remove or not record.started)
         raise ContainerNotFound(f"no such container: {record.name}")
     _end(engine, record.id)
+    lost = "the machine was restarted" if record.boot_id not in ("", boot_id()) else "its monitor was killed"
     record.status, record.finished, record.exit_code = "exited", now(), _UNKNOWN
-    record.error = "hutch ended before the container did, so its exit status is not known"
+    record.error = f"{lost} before the container ended, so its exit status is not known"
+    record.pid = record.start_time = 0
     directory.save()
-    engine.containers.finished(record.id)
+    events.publish(engine.database, record, "die", exitCode=str(_UNKNOWN))
 
 
 def _end(engine: Engine, container_id: str) -> None:
@@ -99,6 +115,301 @@ def _end(engine: Engine, container_id: str) -> None:
             container.delete(force=True)
     except ContainerNotFound:
         pass
+
+
+# --- talking to monitors ---------------------------------------------------------------------------------------
+
+
+def start(engine: Engine, directory: ContainerDirectory, request: dict[str, Any]) -> Channel | None:
+    """Have a container started by a monitor of its own, which takes over the lock.
+
+    Args:
+        engine: where.
+        directory: not running; locked by the caller, or free. It is closed.
+        request: ``attach``, ``explain``, ``lifeline``, ``size``: see `hutch.engine.monitor.monitor`.
+
+    Returns:
+        The connection to its monitor; STARTED or FAILED is what comes next. None if it runs already.
+
+    Raises:
+        InvalidState: it is being removed, or is damaged.
+    """
+    from hutch.engine.forkserver import client
+
+    with directory:
+        if not directory.lock(wait=False):
+            return None
+        directory.refresh()
+        record = directory.record
+        if record.status in ("removing", "dead"):
+            raise InvalidState(
+                f"container {record.name} is marked for removal and cannot be started",
+                have=record.status,
+                want="created",
+            )
+        if record.status in ("running", "restarting"):
+            _bury(engine, directory)
+        document = {**request, "op": "start", "id": record.id}
+        return client.ask(engine.root, engine.state, document, [directory.fd])
+
+
+def await_start(channel: Channel, told: Callable[[bytes, bytes], object] = lambda *_: None) -> dict[str, Any]:
+    """Wait until the container runs, and say what its monitor says of that.
+
+    Args:
+        channel: of `start`.
+        told: gets kind and content of every other message.
+
+    Raises:
+        HutchError: it could not be started.
+        Unavailable: its monitor was killed.
+    """
+    while True:
+        message, _ = channel.recv(protocol.REQUEST_LIMIT)
+        if not message:
+            raise Unavailable("the container's monitor has gone")
+        if message[:1] == protocol.FAILED:
+            raise protocol.as_error(message[1:])
+        if message[:1] == protocol.STARTED:
+            return protocol.parse(message[1:])
+        told(message[:1], message[1:])
+
+
+def await_end(channel: Channel) -> dict[str, Any]:
+    """Wait until the container has ended, and say how.
+
+    Raises:
+        HutchError: its monitor reports one.
+        Unavailable: its monitor was killed.
+    """
+    while True:
+        message, _ = channel.recv(protocol.REQUEST_LIMIT)
+        if not message:
+            raise Unavailable("the container's monitor has gone")
+        if message[:1] == protocol.FAILED:
+            raise protocol.as_error(message[1:])
+        if message[:1] == protocol.ENDED:
+            return protocol.parse(message[1:])
+
+
+def connect(engine: Engine, container_id: str, request: dict[str, Any]) -> Channel | None:
+    """Ask the monitor of a container for something.
+
+    Returns:
+        The connection, the request accepted; None if it has no monitor, which is to say that it does not run.
+
+    Raises:
+        HutchError: the monitor refuses.
+    """
+    try:
+        dir_fd = os.open(f"{engine.state}/monitors", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        channel = seqpacket.connect(dir_fd, container_id)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    finally:
+        os.close(dir_fd)
+    try:
+        channel.send(protocol.document(b"", request))
+        message, _ = channel.recv(protocol.REQUEST_LIMIT)
+    except OSError as error:
+        channel.close()
+        if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+            raise
+        return None
+    if message[:1] == protocol.ACCEPTED:
+        return channel
+    channel.close()
+    if message[:1] == protocol.FAILED:
+        raise protocol.as_error(message[1:])
+    return None
+
+
+def stop(engine: Engine, text: str, *, signal: int | None = None, timeout_s: int | None = None) -> None:
+    """Ask a container's init to end, and kill it when it takes too long; one that does not run is left as it is.
+
+    Args:
+        engine: where.
+        text: name, id or beginning of an id.
+        signal: instead of the container's own stop signal.
+        timeout_s: instead of its own, seconds; -1 waits for ever.
+
+    Raises:
+        ContainerNotFound: no such container.
+    """
+    with engine.containers.find(text) as directory:
+        status_of(engine, directory)
+        record = directory.record
+        channel = connect(engine, record.id, {"op": "stop", "signal": signal, "timeout": timeout_s})
+        if channel is None:
+            return
+        with channel:
+            await_end(channel)
+        events.publish(engine.database, record, "stop")
+
+
+def restart(engine: Engine, text: str, *, signal: int | None = None, timeout_s: int | None = None) -> None:
+    """Stop a container and start it again; its monitor does both, so that it starts even if we are killed meanwhile.
+
+    Raises:
+        ContainerNotFound: no such container.
+        HutchError: it could not be started again.
+    """
+    with engine.containers.find(text) as directory:
+        status_of(engine, directory)
+        record = directory.record
+        channel = connect(engine, record.id, {"op": "restart", "signal": signal, "timeout": timeout_s})
+        if channel is not None:
+            with channel:
+                await_end(channel)
+            return
+        channel = start(engine, directory, {})
+        if channel is not None:
+            with channel:
+                await_start(channel)
+        events.publish(engine.database, record, "restart")
+
+
+def start_detached(engine: Engine, text: str) -> None:
+    """Start a container and let it run; one that runs already is left as it is.
+
+    Raises:
+        ContainerNotFound: no such container.
+        HutchError: it could not be started.
+    """
+    directory = engine.containers.find(text)
+    status_of(engine, directory)
+    channel = start(engine, directory, {})
+    if channel is not None:
+        with channel:
+            await_start(channel)
+
+
+def wait(engine: Engine, text: str) -> int:
+    """Wait until a container ends; its exit status.
+
+    Raises:
+        ContainerNotFound: no such container.
+    """
+    with engine.containers.find(text) as directory:
+        status_of(engine, directory)
+        record = directory.record
+        channel = connect(engine, record.id, {"op": "attach"})
+        if channel is None:
+            directory.refresh()
+            return max(0, directory.record.exit_code)
+        with channel:
+            return int(await_end(channel)["exit_code"])
+
+
+def execute(engine: Engine, text: str, request: dict[str, Any]) -> Channel:
+    """Start one more process in a running container.
+
+    Args:
+        engine: where.
+        text: name, id or beginning of an id.
+        request: see `hutch.engine.monitor.session.fork_session`.
+
+    Returns:
+        The connection to its session.
+
+    Raises:
+        ContainerNotFound: no such container.
+        InvalidState: it does not run.
+    """
+    with engine.containers.find(text) as directory:
+        status = status_of(engine, directory)
+        record = directory.record
+    if status == "paused":
+        message = f"container {record.name} is paused, unpause the container before exec"
+        raise InvalidState(message, have=status, want="running")
+    channel = connect(engine, record.id, {**request, "op": "exec"}) if status == "running" else None
+    if channel is None:
+        raise InvalidState(f"container {record.id} is not running", have=status, want="running")
+    return channel
+
+
+def pause(engine: Engine, text: str) -> None:
+    """Freeze every process of a container.
+
+    Raises:
+        ContainerNotFound: no such container.
+        InvalidState: it does not run, or is paused.
+    """
+    _freeze(engine, text, wanted=True)
+
+
+def unpause(engine: Engine, text: str) -> None:
+    """Let a paused container go on.
+
+    Raises:
+        ContainerNotFound: no such container.
+        InvalidState: it is not paused.
+    """
+    _freeze(engine, text, wanted=False)
+
+
+def _freeze(engine: Engine, text: str, *, wanted: bool) -> None:
+    from hutch.runtime.container import Container
+
+    with engine.containers.find(text) as directory:
+        status = status_of(engine, directory)
+        record = directory.record
+        if wanted and status == "paused":
+            raise InvalidState(f"container {record.id} is already paused", have=status, want="running")
+        if status != ("running" if wanted else "paused"):
+            what = "running" if wanted else "paused"
+            raise InvalidState(f"container {record.id} is not {what}", have=status, want=what)
+        with Container.load(engine.runtime_state, record.id) as container:
+            if wanted:
+                container.pause()
+            else:
+                container.resume()
+        events.publish(engine.database, record, "pause" if wanted else "unpause")
+
+
+def kill(engine: Engine, text: str, signal: int = signals.SIGKILL) -> None:
+    """Send a container's init a signal.
+
+    Raises:
+        ContainerNotFound: no such container.
+        InvalidState: it does not run.
+    """
+    with engine.containers.find(text) as directory:
+        status = status_of(engine, directory)
+        record = directory.record
+        channel = connect(engine, record.id, {"op": "kill", "signal": signal})
+        if channel is None:
+            raise InvalidState(
+                f"cannot kill container: {text}: container {record.id} is not running", have=status, want="running"
+            )
+        with channel:
+            await_end(channel)
+
+
+def rename(engine: Engine, text: str, name: str) -> None:
+    """Give a container another name.
+
+    Raises:
+        ContainerNotFound: no such container.
+        InvalidArgument: not a name.
+        AlreadyExists: the name is taken.
+    """
+    from hutch.engine.options import check_container_name
+
+    check_container_name(name)
+    with engine.containers.find(text) as directory:
+        before = directory.record.name
+        if name == before:
+            raise Conflict("renaming a container with the same name as its current name")
+        directory.record.name = name
+        directory.save()
+        events.publish(engine.database, directory.record, "rename", oldName=before)
+
+
+# --- removal ---------------------------------------------------------------------------------------------------
 
 
 def remove(engine: Engine, text: str, *, force: bool = False, volumes: bool = False) -> str:
@@ -119,7 +430,7 @@ def remove(engine: Engine, text: str, *, force: bool = False, volumes: bool = Fa
         Unavailable: it did not end in time.
     """
     with engine.containers.find(text) as directory:
-        status = settle(engine, directory)
+        status = status_of(engine, directory)
         if not directory.lock(wait=False):
             if not force:
                 raise InvalidState(
@@ -128,27 +439,24 @@ def remove(engine: Engine, text: str, *, force: bool = False, volumes: bool = Fa
                     want="exited",
                     hint="stop it first, or use --force",
                 )
-            if not _kill(engine, directory):
+            if not _kill_and_wait(engine, directory):
                 return text
-        _remove_parts(engine, directory, volumes=volumes)
+        directory.refresh()
+        remove_parts(engine, directory, volumes=volumes)
     return text
 
 
-def _kill(engine: Engine, directory: ContainerDirectory) -> bool:
-    """Kill a running container and wait for its runner to finish; False if it removed the container itself."""
-    from hutch.runtime.container import Container
-
+def _kill_and_wait(engine: Engine, directory: ContainerDirectory) -> bool:
+    """Kill a running container and wait for its monitor to finish; False if that removed it."""
     try:
-        with Container.load(engine.runtime_state, directory.record.id) as container:
-            container.kill(signals.SIGKILL)
+        kill(engine, directory.record.id)
     except (ContainerNotFound, InvalidState):
         pass
-    # Its runner may remove it: then there is nothing left for us.
     end = time.monotonic() + _KILL_WAIT_S
     while not directory.lock(wait=False):
         if time.monotonic() > end:
             raise Unavailable(f'container "{directory.record.name}": did not end within {_KILL_WAIT_S:.0f} seconds')
-        time.sleep(0.02)
+        time.sleep(0.01)
     try:
         directory.refresh()
     except ContainerNotFound:
@@ -156,22 +464,26 @@ def _kill(engine: Engine, directory: ContainerDirectory) -> bool:
     return True
 
 
-def _remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: bool) -> None:
-    """Everything, in an order in which a second attempt finds what a first one left."""
+def remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: bool) -> None:
+    """Everything, in an order in which a second attempt finds what a first one left. The lock is the caller's."""
     record = directory.record
-    _end(engine, record.id)
     lost = record.status == "dead"  # then what was made for it goes by its id
+    if record.status != "removing":
+        record.status = "removing"
+        directory.save(durable=False)
+    _end(engine, record.id)
     snapshots = _of(record.id, engine.snapshots.snapshots()) if lost else record.snapshots
     for key in (record.id, *snapshots):
         engine.snapshots.remove(key)
-    if volumes or record.auto_remove:
+    if volumes:
         remove_volumes(engine, record.volumes)
     if record.first_id or lost:
         from hutch.engine import idranges
 
-        for start in idranges.taken(engine.root) if lost else (record.first_id,):
-            idranges.give_back(engine.root, start, record.id)
+        for first in idranges.taken(engine.root) if lost else (record.first_id,):
+            idranges.give_back(engine.root, first, record.id)
     engine.containers.remove(directory)
+    events.publish(engine.database, record, "destroy")
 
 
 def _of(container_id: str, keys: list[str]) -> list[str]:
@@ -179,9 +491,9 @@ def _of(container_id: str, keys: list[str]) -> list[str]:
 
 
 def remove_volumes(engine: Engine, names: list[str]) -> None:
-    """Remove a container's anonymous volumes; one that is gone already is what was wanted."""
+    """Remove a container's anonymous volumes; one that is gone, or that another container took up, is left."""
     for name in names:
         try:
             engine.volumes.remove(name)
-        except NotFound:
+        except (NotFound, Conflict):
             continue

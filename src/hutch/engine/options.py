@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hutch.engine.healthchecks import HealthOptions
 from hutch.engine.mountspec import DeviceRequest, MountRequest, parse_volumes_from
 from hutch.engine.record import Record
 from hutch.engine.values import has_control, only_digits, parse_bytes, parse_int
@@ -50,6 +51,18 @@ class SecurityOptions(Record):
     unmask: bool = False
 
 
+class RestartPolicy(Record):
+    """When a container that has ended is started again.
+
+    Attributes:
+        name: no, always, unless-stopped or on-failure.
+        retries: of on-failure, 0 for any number.
+    """
+
+    name: str = "no"
+    retries: int = 0
+
+
 class ThrottleRequest(Record):
     """A rate for one block device, in bytes or operations a second."""
 
@@ -65,6 +78,7 @@ class RunOptions(Record):
         rootfs: a directory to run in as it is; ``DIR:O`` puts a throw-away overlay over it.
         memory_swap: memory plus swap; -1 unlimited.
         userns: empty (the default for the caller), host, auto or keep-id.
+        stop_timeout: seconds between the stop signal and SIGKILL, -1 for the default.
     """
 
     image: str = ""
@@ -80,6 +94,9 @@ class RunOptions(Record):
     entrypoint: str | None = None
     init: bool = False
     stop_signal: str = ""
+    stop_timeout: int = -1
+    restart: RestartPolicy = RestartPolicy()
+    health: HealthOptions = HealthOptions()
     # container
     rm: bool = False
     name: str = ""
@@ -172,6 +189,9 @@ class RunOptions(Record):
             raise InvalidArgument("SHM size can not be less than 0")
         if self.rootfs and self.platform:
             raise InvalidArgument("conflicting options: --platform and --rootfs")
+        self.health.check()
+        if self.rm and self.restart.name != "no":
+            raise InvalidArgument("conflicting options: cannot specify both --restart and --rm")
         if self.privileged and self.security.profile == "strict":
             raise InvalidArgument("conflicting options: --privileged and --security-opt profile=strict")
         return self
@@ -253,6 +273,25 @@ def _check_mounts(mounts: tuple[MountRequest, ...]) -> None:
         if mount.target in targets:
             raise InvalidArgument(f"duplicate mount point: {mount.target}")
         targets.add(mount.target)
+
+
+def parse_restart(text: str) -> RestartPolicy:
+    """Read ``no``, ``always``, ``unless-stopped`` or ``on-failure[:n]``.
+
+    Raises:
+        InvalidArgument: anything else.
+    """
+    name, colon, count = text.partition(":")
+    if name not in ("", "no", "always", "unless-stopped", "on-failure"):
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{name[:64]}'; use one of 'no', 'always', 'on-failure', or "
+            "'unless-stopped'"
+        )
+    if colon and name != "on-failure":
+        raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if colon and not only_digits(count):
+        raise InvalidArgument("invalid restart policy format: maximum retry count must be an integer")
+    return RestartPolicy(name=name or "no", retries=parse_int(count, low=0, high=(1 << 31) - 1) if colon else 0)
 
 
 def check_container_name(name: str) -> str:

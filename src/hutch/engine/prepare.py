@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 
 from hutch.engine import devices as device_files
-from hutch.engine import hostfiles, specgen, storage
-from hutch.engine.containers import ContainerDirectory, write_atomically
+from hutch.engine import events, hostfiles, specgen, storage
+from hutch.engine.containers import CONFIG, ROOT_MOUNTS, ContainerDirectory, write_atomically
+from hutch.engine.healthchecks import healthcheck
 from hutch.engine.ids import host_id
 from hutch.engine.image_settings import ImageSettings
+from hutch.engine.joining import joined_namespaces
 from hutch.engine.lifecycle import sweep
 from hutch.engine.mounts import MountFacts
 from hutch.engine.record import Record
@@ -21,13 +23,14 @@ from hutch.engine.rootfs import RootSource, root_source
 from hutch.engine.undo import Interruptions
 from hutch.engine.userns import IdMaps, id_maps
 from hutch.engine.users import resolve_user
-from hutch.errors import InvalidArgument, InvalidState, NotSupported
+from hutch.errors import InvalidArgument, NotSupported
 from hutch.runtime import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from hutch.engine.containers import ContainerRecord
     from hutch.engine.engine import Engine
     from hutch.engine.images import Pulling
     from hutch.engine.options import RunOptions
@@ -94,6 +97,7 @@ def _prepare(
         user = resolve_user(options.user or source.settings.user, options.group_add, view)
     user = _mapped(user, options, maps)
     hostname = _hostname(options, directory.record.id)
+    directory.record.joined = _joined(engine, options)
     rootfs = source.path or f"{directory.path}/rootfs"
     others, more_uppers = storage.image_mounts(
         engine, options.mounts, directory, undo, lambda name: _chain_ids(engine, directory, name, options, pulling)
@@ -119,18 +123,21 @@ def _prepare(
         rootfs=rootfs,
         hostname=hostname,
         cgroup=_cgroup(options, engine, directory.record.id),
-        joined=_joined(engine, options),
+        joined=tuple(joined_namespaces(engine, directory.record.joined).items()),
     )
     spec = specgen.make_spec(options, source.settings, resolved, places, warnings)
     if not source.path:
         os.mkdir(rootfs, 0o755)
-    _record(directory, options, source, spec)
-    write_atomically(directory.fd, "config.json", documents.dump_bytes(spec, "  "), durable=not options.rm)
+    root_mounts = _idmapped(root_mounts) if maps.idmapped else root_mounts
+    _record(directory.record, options, source, spec, hostname)
+    for name, document in ((CONFIG, spec), (ROOT_MOUNTS, {"mounts": list(root_mounts)})):
+        write_atomically(directory.fd, name, documents.dump_bytes(document, "  "), durable=not options.rm)
     directory.save(durable=not options.rm)
+    events.publish(engine.database, directory.record, "create")
     return Prepared(
         directory=directory,
         spec=spec,
-        root_mounts=_idmapped(root_mounts) if maps.idmapped else root_mounts,
+        root_mounts=root_mounts,
         source=source,
         warnings=tuple(warnings),
     )
@@ -202,36 +209,24 @@ def _cgroup(options: RunOptions, engine: Engine, container_id: str) -> str:
     if not engine.facts.delegated:
         return ""
     if engine.facts.rootless:
-        from hutch.engine.delegation import container_cgroup
+        from hutch.engine.delegation import check_parent
 
-        return container_cgroup(container_id, options.cgroup_parent)
+        check_parent(options.cgroup_parent)
+        return f"/{container_id}"  # a place for limits to go to; the monitor says where it is, at each start
     parent = options.cgroup_parent or "/hutch"
     if ".." in parent.split("/"):
         raise InvalidArgument(f"invalid cgroup parent: {parent}")
     return f"/{parent.strip('/')}/{container_id}"
 
 
-def _joined(engine: Engine, options: RunOptions) -> tuple[tuple[str, str], ...]:
-    """The paths of other containers' namespaces, for container:NAME."""
-    from hutch.runtime.container import Container
-
-    found = []
+def _joined(engine: Engine, options: RunOptions) -> dict[str, str]:
+    """The containers whose namespaces it shares, for container:NAME; they are looked up again at each start."""
+    found = {}
     for kind, mode in (("pid", options.pid), ("network", options.network)):
-        if not mode.startswith("container:"):
-            continue
-        with engine.containers.find(mode.removeprefix("container:")) as other:
-            container_id = other.record.id
-        with Container.load(engine.runtime_state, container_id) as running:
-            status = running.status()
-            if status not in ("running", "paused"):
-                raise InvalidState(
-                    f"cannot join the {kind} namespace of container {container_id[:12]}: it is not running",
-                    have=status,
-                    want="running",
-                )
-            proc_name = {"network": "net"}.get(kind, kind)
-            found.append((kind, f"/proc/{running.pid}/ns/{proc_name}"))
-    return tuple(found)
+        if mode.startswith("container:"):
+            with engine.containers.find(mode.removeprefix("container:")) as other:
+                found[kind] = other.record.id
+    return found
 
 
 def _seccomp(options: RunOptions, engine: Engine, image: ImageSettings) -> LinuxSeccomp | None:
@@ -294,11 +289,29 @@ def _attached(
     }
 
 
-def _record(directory: ContainerDirectory, options: RunOptions, source: RootSource, spec: Spec) -> None:
-    record = directory.record
+def _record(record: ContainerRecord, options: RunOptions, source: RootSource, spec: Spec, hostname: str) -> None:
+    process = spec["process"]
     record.image = options.image or options.rootfs
     record.image_id, record.chain_ids = source.image_id, list(source.chain_ids)
-    record.command = list(spec["process"]["args"])
+    record.options = plain(options)
+    record.command, record.environment = list(process["args"]), list(process.get("env") or [])
+    record.working_dir, record.user = process["cwd"], options.user or source.settings.user
+    record.hostname = hostname
     record.labels = {**dict(source.settings.labels), **dict(options.labels)}
+    record.interactive, record.tty = options.interactive, options.tty
     record.auto_remove = options.rm
     record.stop_signal = options.stop_signal or source.settings.stop_signal
+    record.stop_timeout = options.stop_timeout
+    record.restart = {"Name": options.restart.name, "MaximumRetryCount": options.restart.retries}
+    record.healthcheck = healthcheck(options.health, source.settings)
+    record.log_driver = options.log_driver or "json-file"
+    record.log_options = dict(options.log_options)
+
+
+def plain(value: Any) -> Any:
+    """Options as JSON has them."""
+    if isinstance(value, Record):
+        return {name: plain(found) for name, found in value.asdict().items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(found) for found in value]
+    return value

@@ -84,6 +84,15 @@ class Channel:
             raise OSError(errno.EBADMSG, "descriptors without a message")
         return data, fds
 
+    def peer(self) -> tuple[int, int, int]:
+        """Pid, uid and gid of who connected, as the kernel recorded them (SO_PEERCRED)."""
+        pid, uid, gid = struct.unpack("3i", self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
+        return pid, uid, gid
+
+    def setblocking(self, flag: bool) -> None:
+        """Whether `send` and `recv` wait; else they raise BlockingIOError."""
+        self._socket.setblocking(flag)
+
     def shutdown(self) -> None:
         """Let the other end read its end, and refuse its messages, without closing ours."""
         self._socket.shutdown(_socket.SHUT_RDWR)
@@ -107,3 +116,52 @@ def pair() -> tuple[Channel, Channel]:
     """Two connected ends, both close-on-exec."""
     left, right = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     return Channel(left.detach()), Channel(right.detach())
+
+
+def listen(dir_fd: int, name: str, backlog: int = 128) -> int:
+    """Make a listening socket; the caller closes it, and unlinks the name.
+
+    Args:
+        dir_fd: the directory, which only its owner may enter. Its path may be longer than an address holds.
+        name: in it; must not exist.
+        backlog: how many may wait to be accepted.
+
+    Raises:
+        OSError: EADDRINUSE (the name exists).
+    """
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(_address(dir_fd, name))
+        listener.listen(backlog)
+        return listener.detach()
+    except BaseException:
+        listener.close()
+        raise
+
+
+def accept(listener_fd: int) -> Channel:
+    """The next connection of a listening socket."""
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, listener_fd)
+    try:
+        return Channel(listener._accept()[0])  # type: ignore[attr-defined]  # noqa: SLF001  # `accept` is the other half's
+    finally:
+        listener.detach()
+
+
+def connect(dir_fd: int, name: str) -> Channel:
+    """Connect to a listening socket.
+
+    Raises:
+        OSError: ENOENT (no such name), ECONNREFUSED (nobody listens any more).
+    """
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(_address(dir_fd, name))
+        return Channel(connection.detach())
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _address(dir_fd: int, name: str) -> str:
+    return f"/proc/self/fd/{dir_fd}/{name}"

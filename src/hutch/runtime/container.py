@@ -315,11 +315,11 @@ class Container:
 
     def resume(self) -> None:
         """Thaw; InvalidState unless paused."""
-        if not self._frozen():
+        if not self.frozen():
             raise InvalidState("container not paused", have=self.status(), want="paused")
         self.cgroup().thaw()
 
-    def _frozen(self) -> bool:
+    def frozen(self) -> bool:
         """A container paused before its start is "created" to the world, and can be resumed all the same."""
         return self.record.alive() and bool(self.record.cgroup_paths) and self.cgroup().frozen()
 

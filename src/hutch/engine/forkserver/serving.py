@@ -1,0 +1,59 @@
+"""What a forked child of the fork server does: answer one request, which is nearly always to be a monitor."""
+
+from __future__ import annotations
+
+import os
+import select
+
+from hutch.engine.engine import Engine
+from hutch.engine.monitor import protocol
+from hutch.engine.monitor.monitor import Monitor
+from hutch.errors import HutchError, InvalidArgument
+from hutch.runtime import entering, signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hutch.linux.seqpacket import Channel
+
+_PATIENCE_MS = 10_000
+
+
+def serve(channel: Channel, root: str, state: str) -> None:
+    """Read a request and do it.
+
+    Args:
+        channel: of a client that may be us.
+        root: the data root.
+        state: the state directory.
+    """
+    entering.forget_signals()
+    for number in (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT):
+        signals.handle(number, signals.SIG_IGN)
+    os.setsid()
+    os.umask(0o077)
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    if not poll.poll(_PATIENCE_MS):
+        return
+    message, fds = channel.recv(protocol.REQUEST_LIMIT)
+    if not message:
+        return
+    try:
+        request = protocol.parse(message)
+        if request.get("op") == "end":
+            os.kill(os.getppid(), signals.SIGTERM)
+            return
+        if request.get("op") != "start" or len(fds) != 1:
+            raise InvalidArgument("malformed request")
+        engine = Engine(root, state)
+        directory = engine.containers.find(str(request["id"]))
+        directory.adopt(fds.pop())
+        channel.send(protocol.ACCEPTED)
+        monitor = Monitor(engine, directory, channel, request)
+    except HutchError as error:
+        channel.send(protocol.failure(error))
+        return
+    finally:
+        for fd in fds:
+            os.close(fd)
+    monitor.run()

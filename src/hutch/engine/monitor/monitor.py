@@ -1,0 +1,483 @@
+"""The monitor: one process per container that starts it, keeps its streams, and writes down how it ended.
+
+    forked ──▶ create ──▶ start ──▶ running ──▶ ended: recorded first, then everything else
+                 ▲                                 │
+                 └────────── restart policy ◀──────┴──▶ removed (--rm), or left with its record
+
+It holds the lock of the container's directory for as long as it is responsible, answers on a socket in the state
+directory, and outlives every other process of hutch. If it is killed, its container goes on until the next command
+finds out, ends it and says so.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hutch.engine import events, lifecycle
+from hutch.engine.monitor import protocol, restarting
+from hutch.engine.monitor.health import HealthCheck
+from hutch.engine.monitor.loop import READ, Loop, clock
+from hutch.engine.monitor.process import AttachedProcess
+from hutch.engine.monitor.session import fork_session
+from hutch.engine.monitor.starting import Starter, socket_place
+from hutch.engine.monitor.usage import final_usage
+from hutch.errors import ContainerNotFound, ContainerSetupFailed, HutchError, InvalidArgument, NoUserNamespaces
+from hutch.linux import seqpacket
+from hutch.linux.process import pidfd_open, pidfd_send_signal, set_child_subreaper
+from hutch.runtime import signals
+from hutch.runtime.state import boot_id, now, process_status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from hutch.engine.containers import ContainerDirectory
+    from hutch.engine.engine import Engine
+    from hutch.engine.logs.lines import LogWriter
+    from hutch.engine.monitor.loop import Timer
+    from hutch.linux.seqpacket import Channel
+    from hutch.runtime.container import Container
+
+DEFAULT_STOP_TIMEOUT_S = 10
+_REQUEST_PATIENCE_S = 10.0
+
+
+class Monitor:
+    """The life of one container, from its start to the last thing to do for it.
+
+    Args:
+        engine: where it is.
+        directory: locked; the lock is given up when nothing is left to do.
+        channel: who wants it started; attached as `request` says.
+        request: ``attach`` and its streams, ``explain``, ``lifeline``, ``size``.
+    """
+
+    def __init__(
+        self, engine: Engine, directory: ContainerDirectory, channel: Channel, request: dict[str, Any]
+    ) -> None:
+        self.engine, self.directory = engine, directory
+        self._request = request
+        self.loop = Loop()
+        record = directory.record
+        self.process = AttachedProcess(
+            self.loop, tty=record.tty, interactive=record.interactive, signal=self.signal, log=self._open_log()
+        )
+        self._explain = bool(request.get("explain"))
+        self._lifeline = bool(request.get("lifeline"))
+        if size := request.get("size"):
+            self.process.resize(int(size[0]), int(size[1]))
+        self._starter = self.process.attach(channel, request.get("attach") or {}, starter=True)
+        self._creator = Starter(engine, directory)
+        self._restarts = restarting.Backoff()
+        self._health: HealthCheck | None = None
+        self.container: Container | None = None
+        self._pidfd = self._listener_fd = -1
+        self.sessions: set[int] = set()
+        self._kill_timer: Timer | None = None
+        self._restart_timer: Timer | None = None
+        self._again = False
+        self._began = 0.0
+
+    def _open_log(self) -> LogWriter | None:
+        from hutch.engine.logs.drivers import LogSource, open_writer
+
+        record = self.directory.record
+        if record.log_driver == "none":
+            return None
+        source = LogSource(
+            container_id=record.id,
+            name=record.name,
+            image=record.image,
+            image_id=record.image_id,
+            command=tuple(record.command),
+            created=record.created,
+            labels=record.labels,
+            env=tuple(record.environment),
+        )
+        return open_writer(record.log_driver, record.log_options, self.directory.path, source)
+
+    def run(self) -> None:
+        """Live; returns when nothing is left to do and every client has its last message."""
+        set_child_subreaper(True)
+        with self.loop:
+            self.loop.on_signal(signals.SIGCHLD, self._reap)
+            self.loop.on_signal(signals.SIGTERM, lambda: self.stop(None, None))
+            self._listen()
+            try:
+                self._start()
+            except HutchError as error:
+                self._failed(error)
+            if self.process.clients or self.container or self._restart_timer:
+                self.loop.run()
+
+    # -- starting
+
+    def _start(self) -> None:
+        record = self.directory.record
+        self._pidfd = -1
+        warn = lambda text: self._starter.send(protocol.WARNING + text.encode())
+        narrator = None
+        if self._explain:
+            from hutch.engine.explain import Narrator
+
+            narrator = Narrator(lambda text: self._starter.send(protocol.STEP + text[: protocol.CHUNK]))
+        container = self.process.begin(
+            lambda stdio, console: self._creator.create(
+                stdio, console, warn=warn, explain=narrator.step if narrator else None
+            )
+        )
+        self.container = container
+        try:
+            self._pidfd = pidfd_open(container.pid)
+            status = process_status(container.pid)
+            record.pid, record.boot_id = container.pid, boot_id()
+            record.start_time = status[1] if status else 0
+            record.status, record.started, record.error = "running", now(), ""
+            record.freezer = freezer_file(container.record.cgroup_paths)
+            record.stopped = record.oom_killed = False
+            self._save()
+            container.start(warn)
+        except BaseException:
+            self._discard()
+            raise
+        self._began = clock()
+        events.publish(self.engine.database, record, "start")
+        self.process.tell(protocol.document(protocol.STARTED, {"pid": container.pid}))
+        if record.healthcheck:
+            self._health = HealthCheck(self)
+
+    def _save(self) -> None:
+        self.directory.save(durable=not self.directory.record.auto_remove)
+
+    def _failed(self, error: HutchError) -> None:
+        """It could not be started: note why, and whose fault that is."""
+        if isinstance(error, ContainerSetupFailed):
+            error.exit_code = exit_code_of(error)
+            if error.step == "create user namespace":
+                error.hint = NoUserNamespaces.because(error.errno).hint
+        record = self.directory.record
+        self.process.ended()
+        record.status = "exited" if record.finished else "created"
+        record.pid = record.start_time = 0
+        record.exit_code, record.error = error.exit_code, str(error)[:4096]
+        if self._restart_timer is None and record.restart_count:
+            record.status, record.finished = "exited", now()
+        self._finish(protocol.failure(error))
+
+    # -- running
+
+    def signal(self, number: int) -> None:
+        """Send the container's init a signal; one that has ended needs none."""
+        if self._pidfd < 0 or not 1 <= number <= signals.LAST:
+            return
+        try:
+            pidfd_send_signal(self._pidfd, number)
+        except ProcessLookupError:
+            return
+
+    def _thaw(self) -> None:
+        """A paused process would not see what it is sent."""
+        if self.container is not None and self.container.frozen():
+            self.container.resume()
+            events.publish(self.engine.database, self.directory.record, "unpause")
+
+    def stop(self, number: int | None, timeout_s: int | None) -> None:
+        """Ask init to end, and kill it when it has not after `timeout_s`; -1 waits for ever."""
+        record = self.directory.record
+        if self._restart_timer is not None:
+            self._restart_timer.cancel()
+            self._restart_timer = None
+            self._conclude()
+            return
+        if timeout_s is None:
+            timeout_s = record.stop_timeout if record.stop_timeout >= 0 else DEFAULT_STOP_TIMEOUT_S
+        self.signal(number or signals.number(record.stop_signal or "TERM"))
+        self._thaw()
+        if timeout_s >= 0:
+            self._kill_later(timeout_s)
+
+    def _kill_later(self, timeout_s: float) -> None:
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+        self._kill_timer = self.loop.after(timeout_s, lambda: self.signal(signals.SIGKILL))
+
+    # -- requests of other processes
+
+    def _listen(self) -> None:
+        dir_fd, name = socket_place(self.engine, self.directory.record.id)
+        try:
+            try:
+                os.unlink(name, dir_fd=dir_fd)
+            except FileNotFoundError:
+                pass
+            self._listener_fd = seqpacket.listen(dir_fd, name)
+        finally:
+            os.close(dir_fd)
+        os.set_blocking(self._listener_fd, False)
+        self.loop.watch(self._listener_fd, READ, self._accept)
+
+    def _accept(self, _events: int) -> None:
+        try:
+            channel = seqpacket.accept(self._listener_fd)
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        if channel.peer()[1] not in (0, os.geteuid()):
+            channel.close()
+            return
+        Visitor(self, channel)
+
+    def answer(self, channel: Channel, request: dict[str, Any]) -> None:
+        """Do what a client's first message asks for. The channel is the receiver's to close.
+
+        Raises:
+            HutchError: what the client is told.
+        """
+        operation = request.get("op")
+        if operation == "exec":
+            self.sessions.add(fork_session(self, channel, request))
+            channel.close()
+            return
+        if operation not in ("attach", "stop", "restart", "kill"):
+            raise InvalidArgument(f"unknown operation {str(operation)[:32]!r}")
+        client = self.process.attach(channel, request)
+        client.send(protocol.ACCEPTED)
+        if operation == "kill":
+            self._kill(int(request["signal"]))
+            client.finish(protocol.document(protocol.ENDED, {}))
+        elif operation in ("stop", "restart"):
+            self._again = operation == "restart"
+            self._note_stopped(stopped=not self._again)
+            self.stop(request.get("signal"), request.get("timeout"))
+
+    def _kill(self, number: int) -> None:
+        record = self.directory.record
+        if number in (signals.SIGKILL, signals.number(record.stop_signal or "TERM")):
+            self._note_stopped(stopped=True)
+        if self._restart_timer is not None:
+            self.stop(None, None)
+            return
+        events.publish(self.engine.database, record, "kill", signal=str(number))
+        self.signal(number)
+        self._thaw()
+
+    def _note_stopped(self, *, stopped: bool) -> None:
+        self.directory.record.stopped = stopped
+        self._save()
+
+    # -- ending
+
+    def _reap(self) -> None:
+        """Wait for every child that has ended: init, sessions, probes, and orphans that became ours."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if self.container is not None and pid == self.container.pid:
+                self._ended(signals.exit_status(status))
+                continue
+            self.sessions.discard(pid)
+            if self._health is not None:
+                self._health.reaped(pid, signals.exit_status(status))
+
+    def _ended(self, exit_code: int) -> None:
+        """Init has ended. What is known of that is written down before anything else is done."""
+        record, container = self.directory.record, self.container
+        assert container is not None
+        self.directory.refresh()
+        record = self.directory.record
+        record.exit_code, record.finished = exit_code, now()
+        record.oom_killed = oom_killed(container)
+        record.usage = final_usage(container, record)
+        record.status = "restarting" if self._comes_back() else ("removing" if record.auto_remove else "exited")
+        record.pid = record.start_time = 0
+        try:
+            self._save()
+        except ContainerNotFound:
+            pass  # its row was removed by hand: there is nobody to tell
+        self.process.ended()
+        if self._health is not None:
+            self._health.close()
+            self._health = None
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+            self._kill_timer = None
+        self._discard()
+        if record.oom_killed:
+            events.publish(self.engine.database, record, "oom")
+        events.publish(self.engine.database, record, "die", exitCode=str(exit_code))
+        if record.status == "restarting":
+            self._restart_later()
+        else:
+            self._conclude()
+
+    def _discard(self) -> None:
+        """Take the runtime's part of the container away."""
+        container, self.container = self.container, None
+        if container is not None:
+            container.delete(force=True)
+            container.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _comes_back(self) -> bool:
+        record = self.directory.record
+        if self._again:
+            return True
+        ran_s = clock() - self._began
+        return not record.stopped and self._restarts.wants(
+            record.restart, record.exit_code, record.restart_count, ran_s
+        )
+
+    def _restart_later(self) -> None:
+        record = self.directory.record
+        message = self._last_words(restarting=True)
+        if self._again:
+            self._again = False
+            self._restart(message)
+            return
+        self.process.dismiss(message)
+        self._restart_timer = self.loop.after(self._restarts.delay_s, self._restart)
+        events.publish(self.engine.database, record, "restarting")
+
+    def _restart(self, message: bytes = b"") -> None:
+        self._restart_timer = None
+        record = self.directory.record
+        self.directory.refresh()
+        record = self.directory.record
+        if message:
+            record.restart_count = 0
+        else:
+            record.restart_count += 1
+        try:
+            self._start()
+        except HutchError as error:
+            self._failed(error)
+            return
+        if message:
+            events.publish(self.engine.database, record, "restart")
+            self.process.dismiss(message)
+
+    def _last_words(self, *, restarting: bool = False) -> bytes:
+        record = self.directory.record
+        return protocol.document(
+            protocol.ENDED,
+            {"exit_code": record.exit_code, "oom_killed": record.oom_killed, "restarting": restarting},
+        )
+
+    def _conclude(self) -> None:
+        record = self.directory.record
+        if record.status == "restarting":
+            record.status = "removing" if record.auto_remove else "exited"
+        self._finish(self._last_words())
+
+    def _finish(self, message: bytes) -> None:
+        """Nothing runs any more: remove or release the container, then tell everybody."""
+        record = self.directory.record
+        if self.process.log is not None:
+            self.process.log.close()
+            self.process.log = None
+        if self._listener_fd >= 0:
+            self.loop.forget(self._listener_fd)
+            os.close(self._listener_fd)
+            self._listener_fd = -1
+            dir_fd, name = socket_place(self.engine, record.id)
+            try:
+                os.unlink(name, dir_fd=dir_fd)
+            except FileNotFoundError:
+                pass
+            finally:
+                os.close(dir_fd)
+        if record.auto_remove:
+            lifecycle.remove_parts(self.engine, self.directory, volumes=True)
+        else:
+            self.directory.save()
+        self.directory.close()
+        self.engine.database.close()
+        for client in list(self.process.clients):
+            client.finish(message)
+        if self.process.clients:
+            self._linger()
+        else:
+            self.loop.stop()
+
+    def _linger(self) -> None:
+        """Clients have not taken everything yet; they may be slow, and are waited for."""
+        if not self.process.clients:
+            self.loop.stop()
+            return
+        self.loop.after(0.01, self._linger)
+
+
+class Visitor:
+    """A connection whose request has not come yet.
+
+    Args:
+        monitor: answers it.
+        channel: closed unless the monitor takes it over.
+    """
+
+    def __init__(self, monitor: Monitor, channel: Channel) -> None:
+        self._monitor, self._channel = monitor, channel
+        channel.setblocking(False)
+        monitor.loop.watch(channel.fileno(), READ, self._readable)
+        self._timer = monitor.loop.after(_REQUEST_PATIENCE_S, self._close)
+
+    def _close(self) -> None:
+        self._leave()
+        self._channel.close()
+
+    def _leave(self) -> None:
+        self._timer.cancel()
+        self._monitor.loop.forget(self._channel.fileno())
+
+    def _readable(self, _events: int) -> None:
+        try:
+            message, fds = self._channel.recv(protocol.REQUEST_LIMIT)
+        except OSError:
+            self._close()
+            return
+        for fd in fds:
+            os.close(fd)
+        if not message:
+            self._close()
+            return
+        self._leave()
+        try:
+            self._monitor.answer(self._channel, protocol.parse(message))
+        except (HutchError, KeyError, TypeError, ValueError) as error:
+            told = error if isinstance(error, HutchError) else InvalidArgument(f"malformed request: {error!r}")
+            try:
+                self._channel.send(protocol.failure(told))
+            except OSError:
+                pass  # it has gone already
+            self._channel.close()
+
+
+def freezer_file(cgroup_paths: dict[str, str]) -> str:
+    """The file that says whether a cgroup is frozen: of version 2 or of version 1."""
+    if "freezer" in cgroup_paths:
+        return f"{cgroup_paths['freezer']}/freezer.state"
+    return f"{cgroup_paths['']}/cgroup.freeze" if cgroup_paths.get("") else ""
+
+
+def oom_killed(container: Container) -> bool:
+    """Whether the kernel killed something in it for want of memory."""
+    try:
+        return container.cgroup().oom_kills() > 0
+    except (OSError, HutchError):  # without a cgroup of its own there is nothing to ask
+        return False
+
+
+def exit_code_of(error: ContainerSetupFailed) -> int:
+    """Docker's status for a container that could not be set up: 127 no such command, 126 not executable, else 125."""
+    import errno
+
+    if not error.step.startswith(("execute", "find program")):
+        return 125
+    if error.errno in (errno.ENOENT, errno.ENOTDIR) or "not found" in str(error):
+        return 127
+    return 126 if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOEXEC, errno.ELOOP) else 125
