@@ -35,6 +35,7 @@ COMMANDS = {
     "rename": ("rename", "Give a container another name"),
     "attach": ("attach", "Attach standard input, output and error to a running container"),
     "exec": ("exec", "Execute a command in a running container"),
+    "logs": ("logs", "Show what a container wrote to its standard output and error"),
     "ps": ("ps", "List containers"),
     "rm": ("rm", "Remove one or more containers"),
     "pull": ("pull", "Download an image from a registry"),
@@ -62,6 +63,7 @@ ALIASES = {
         f"container {name}": name
         for name in "attach create exec kill pause rename restart rm run start stop unpause wait".split()
     },
+    "container logs": "logs",
     "container ls": "ps",
     "image ls": "images",
     "image list": "images",
