@@ -17,8 +17,8 @@ def parse_moment(text: str, now_nanos: int) -> int:
     """Read a point in time.
 
     Args:
-        text: a duration before now (``10m``, ``1h30m``; ``-5m`` is after it), a date or time of RFC 3339 as far as it is
-            given (``2026-01-02``, ``2026-01-02T15:04``, with a fraction, ``Z`` or an offset; local time without), or
+        text: a duration before now (``10m``, ``1h30m``; ``-5m`` is after it), a date or time of RFC 3339 as far as it
+            is given (``2026-01-02``, ``2026-01-02T15:04``, with a fraction, ``Z`` or an offset; local time without), or
             seconds since 1970 with a fraction.
         now_nanos: what durations are counted from.
 
