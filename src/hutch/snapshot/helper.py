@@ -82,6 +82,7 @@ def run(module: str, arguments: Sequence[str], *, stdin: int | None = None, held
             data = process.stdout.read(REPORT_BYTES_MAX)
     except BaseException:
         process.kill()
+        process.wait()  # what it holds is free when we go on
         raise
     return understood(module, data, process.returncode)
 

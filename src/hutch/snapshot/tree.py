@@ -178,6 +178,16 @@ def copy_node(from_fd: int, to_fd: int, name: bytes, status: os.stat_result) -> 
     os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=to_fd, follow_symlinks=False)
 
 
+def _copy_some(source: int, target: int, size: int) -> int:
+    """Copy from one file's position to another's, shared on disk where the file system can; the bytes copied."""
+    try:
+        return os.copy_file_range(source, target, size)
+    except OSError as problem:
+        if problem.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    return os.sendfile(target, source, None, size)  # two kinds of file systems
+
+
 def _copy_file(source: int, target: int, status: os.stat_result) -> None:
     """Content (holes stay holes), owner, mode, attributes and times."""
     offset, size = 0, status.st_size
@@ -192,7 +202,7 @@ def _copy_file(source: int, target: int, status: os.stat_result) -> None:
         os.lseek(source, start, os.SEEK_SET)
         os.lseek(target, start, os.SEEK_SET)
         while start < end:
-            count = os.copy_file_range(source, target, min(end - start, _COPY_BYTES))
+            count = _copy_some(source, target, min(end - start, _COPY_BYTES))
             if not count:
                 break
             start += count

@@ -243,7 +243,7 @@ class VolumeStore:
         self._sync()
         for name, gone, lock_fd in hidden:
             try:
-                freed += _usage(gone)
+                freed += _usage(f"{gone}/_data")
                 delete(gone)
             except OSError as problem:
                 problems.append(f"volume {name}: {problem.filename}: {os.strerror(problem.errno or 0).lower()}")
