@@ -73,7 +73,10 @@ class Applier:
     Attributes:
         notes: what was left out, and how often: for the log, never an error.
         opaque_root: True if the layer hides everything below it.
+        exact_modes: False where the process's umask is known to be 0.
     """
+
+    exact_modes = False
 
     def __init__(
         self, root_fd: int, whiteouts: Whiteouts, limits: Limits, owners: Owners, lower_fds: tuple[int, ...] = ()
@@ -142,7 +145,7 @@ class Applier:
                     self._reader.copy(fd, size)
                 os.ftruncate(fd, entry.size)
             self._set_owner(entry, fd)
-            if entry.mode & _SPECIAL_BITS:
+            if entry.mode & _SPECIAL_BITS or self.exact_modes:
                 os.fchmod(fd, entry.mode & 0o7777)
             if entry.xattrs:
                 self._set_xattrs(fd, entry.xattrs)

@@ -36,11 +36,12 @@ def guess(head: bytes) -> str:
     return "none"
 
 
-def reader(fd: int, compression: str, limits: Limits, meter: Meter) -> Callable[[], bytes]:
+def reader(source: int | Callable[[], bytes], compression: str, limits: Limits, meter: Meter) -> Callable[[], bytes]:
     """A function that returns the next uncompressed bytes, at most a few MiB, and b"" at the end.
 
     Args:
-        fd: of the compressed stream, read from where it is; stays the caller's.
+        source: the compressed stream: a descriptor, read from where it is, which stays the caller's; or a function
+            that returns the next bytes, b"" at the end.
         compression: gzip, zstd, bzip2, xz, none, or auto: by the first bytes.
         limits: for the zstd window.
         meter: counts both sides and stops a bomb.
@@ -48,23 +49,23 @@ def reader(fd: int, compression: str, limits: Limits, meter: Meter) -> Callable[
     Raises:
         NotSupported: another compression. The function raises InvalidLayer for a broken stream.
     """
-    source = _Source(fd, meter)
+    counted = _Source(source, meter)
     if compression == "auto":
-        compression = guess(source.peek())
+        compression = guess(counted.peek())
     if compression == "none":
-        return _metered(source.read, meter)
+        return _metered(counted.read, meter)
     if compression in ("gzip", "bzip2", "xz"):
-        return _metered(_Members(source, _member_factory(compression, limits), compression).read, meter)
+        return _metered(_Members(counted, _member_factory(compression, limits), compression).read, meter)
     if compression == "zstd":
-        return _metered(_zstd(source, limits), meter)
+        return _metered(_zstd(counted, limits), meter)
     raise NotSupported(f"layer: compression {compression!r} is not supported")
 
 
 class _Source:
-    """Reads the descriptor, counting."""
+    """Reads the compressed stream, counting."""
 
-    def __init__(self, fd: int, meter: Meter) -> None:
-        self._fd = fd
+    def __init__(self, source: int | Callable[[], bytes], meter: Meter) -> None:
+        self._source = source
         self._meter = meter
         self._head = b""
 
@@ -76,7 +77,7 @@ class _Source:
         if self._head:
             head, self._head = self._head, b""
             return head
-        data = os.read(self._fd, _READ)
+        data = os.read(self._source, _READ) if isinstance(self._source, int) else self._source()
         self._meter.read += len(data)
         return data
 

@@ -18,16 +18,20 @@ def results(*fields: bytes) -> int:
 
 def failure(problem: BaseException) -> int:
     """Report an exception. Returns the exit status."""
-    if isinstance(problem, HutchError):
-        _send(b"error", type(problem).__name__.encode(), _text(str(problem)), _text(problem.hint))
-    elif isinstance(problem, OSError) and problem.errno:
-        name = problem.filename if isinstance(problem.filename, (str, bytes)) else ""
-        _send(b"os", b"%d" % problem.errno, _text(problem.strerror or ""), _text(os.fsdecode(name)))
-    elif isinstance(problem, MemoryError):
-        _send(b"error", b"InvalidLayer", b"layer: unpacking it takes more memory than it may", b"")
-    else:
-        _send(b"error", b"Internal", _text(f"{type(problem).__name__}: {problem}"), b"")
+    _send(*described(problem))
     return 1
+
+
+def described(problem: BaseException) -> tuple[bytes, ...]:
+    """An exception as fields."""
+    if isinstance(problem, HutchError):
+        return b"error", type(problem).__name__.encode(), _text(str(problem)), _text(problem.hint)
+    if isinstance(problem, OSError) and problem.errno:
+        name = problem.filename if isinstance(problem.filename, (str, bytes)) else ""
+        return b"os", b"%d" % problem.errno, _text(problem.strerror or ""), _text(os.fsdecode(name))
+    if isinstance(problem, MemoryError):
+        return b"error", b"InvalidLayer", b"layer: unpacking it takes more memory than it may", b""
+    return b"error", b"Internal", _text(f"{type(problem).__name__}: {problem}"), b""
 
 
 def _text(text: str) -> bytes:

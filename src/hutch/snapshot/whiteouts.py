@@ -125,6 +125,36 @@ class LowerLayers:
                 return None
         return None
 
+    def names(self, path: bytes) -> set[bytes]:
+        """What the merged view has in the directory `path`; nothing if it is no directory there."""
+        found: set[bytes] = set()
+        hidden: set[bytes] = set()
+        for layer_fd in self._layers:
+            dir_fd, covered = self._descend(layer_fd, path)
+            if dir_fd >= 0:
+                try:
+                    self._add_names(dir_fd, found, hidden)
+                    covered |= self._whiteouts.is_opaque(dir_fd)
+                finally:
+                    os.close(dir_fd)
+            if covered:
+                break
+        return found
+
+    def _add_names(self, dir_fd: int, found: set[bytes], hidden: set[bytes]) -> None:
+        """One layer's part of a merged directory: what layers above do not hide, and what it hides of those below."""
+        present: set[bytes] = set()
+        gone: set[bytes] = set()
+        for name in map(os.fsencode, os.listdir(dir_fd)):
+            if self._whiteouts.form == "plain" and name.startswith(PREFIX):
+                gone.add(name[len(PREFIX) :])
+            elif self._whiteouts.hides(dir_fd, name):
+                gone.add(name)
+            else:
+                present.add(name)
+        found |= present - hidden
+        hidden |= gone - present
+
     def _descend(self, layer_fd: int, path: bytes) -> tuple[int, bool]:
         """Open a directory of one layer; (-1 if it has none, whether the layers further down are covered)."""
         covered = False
