@@ -75,7 +75,7 @@ guest: ## the tests that need a real host (systemd, cgroup v2, AppArmor), in a v
 guest-root guest-tester: guest-%: $(GUEST_VENV) dev
 	@$(BIN)/python -m tests.support.images
 	$(HUTCH_GUEST) run --user $* --mount $(CURDIR):/src --mount $(GUEST_VENV):$(GUEST_VENV) \
-		--mount $(IMAGES):/images --env HUTCH_TESTS_PREBUILT=/images --env PYTHONPATH=/src/src --env PYTHONDONTWRITEBYTECODE=1 --timeout 1500 -- \
+		--mount $(IMAGES):/images --env HUTCH_TESTS_PREBUILT=/images --env PYTHONPATH=/src/src --env PYTHONDONTWRITEBYTECODE=1 --env PYTHONUNBUFFERED=1 --timeout 1500 -- \
 		$(GUEST_VENV)/bin/python -m pytest -m host -p no:cacheprovider --timeout 900 $(or $(ARGS),tests)
 
 # The guest's interpreter is Debian's, so the environment is made with the same; it has what hutch needs, and in place
