@@ -36,6 +36,10 @@ COMMANDS = {
     "attach": ("attach", "Attach standard input, output and error to a running container"),
     "exec": ("exec", "Execute a command in a running container"),
     "logs": ("logs", "Show what a container wrote to its standard output and error"),
+    "cp": ("cp", "Copy files between a container and the host"),
+    "diff": ("diff", "List what a container changed in its file system"),
+    "commit": ("commit", "Make an image of a container's changes"),
+    "export": ("export", "Write a container's file system as a tar"),
     "ps": ("ps", "List containers"),
     "rm": ("rm", "Remove one or more containers"),
     "pull": ("pull", "Download an image from a registry"),
@@ -61,7 +65,9 @@ COMMANDS = {
 ALIASES = {
     **{
         f"container {name}": name
-        for name in "attach create exec kill pause rename restart rm run start stop unpause wait".split()
+        for name in (
+            "attach commit cp create diff exec export kill pause rename restart rm run start stop unpause wait".split()
+        )
     },
     "container logs": "logs",
     "container ls": "ps",
