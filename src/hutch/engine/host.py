@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from hutch.engine.selinux import Contexts
+
 _CGROUP = "/sys/fs/cgroup"
 _LIMITED_READ = 1 << 20
 
@@ -27,6 +29,7 @@ class HostFacts(Record):
         raise_limits: whether the caller may exceed them (CAP_SYS_RESOURCE).
         undelegated: why the caller cannot limit resources; empty for root, and for a user whom systemd gives cgroups.
         apparmor, selinux: whether the kernel enforces that LSM.
+        selinux_contexts: what the SELinux policy sets aside for containers; None without SELinux.
         thermal: paths of the processors' throttle counters, which tell about the host.
     """
 
@@ -41,6 +44,7 @@ class HostFacts(Record):
     undelegated: str = ""
     apparmor: bool = False
     selinux: bool = False
+    selinux_contexts: Contexts | None = None
     thermal: tuple[str, ...] = ()
 
     @property
@@ -89,6 +93,7 @@ def host_facts() -> HostFacts:
     from hutch.engine.options import RLIMITS
     from hutch.linux.caps import NAMES
 
+    selinux = _exists("/sys/fs/selinux/enforce")
     euid = os.geteuid()
     status = _first_bytes("/proc/self/status").decode("ascii", "replace")
     bounding = next((int(line[7:], 16) for line in status.splitlines() if line.startswith("CapBnd:")), 0)
@@ -108,9 +113,16 @@ def host_facts() -> HostFacts:
         raise_limits=bool(effective >> 24 & 1),
         undelegated=obstacle(euid) if euid else "",
         apparmor=_first_bytes("/sys/module/apparmor/parameters/enabled")[:1] == b"Y",
-        selinux=_exists("/sys/fs/selinux/enforce"),
+        selinux=selinux,
+        selinux_contexts=_contexts() if selinux else None,
         thermal=_thermal(),
     )
+
+
+def _contexts() -> Contexts:
+    from hutch.engine.selinux import host_contexts
+
+    return host_contexts()
 
 
 def _thermal() -> tuple[str, ...]:

@@ -29,6 +29,8 @@ class MountRequest(Record):
         options: mount options given by name (exec, suid, dev and their opposites).
         recursive: for a bind, ``enabled``, ``disabled``, ``writable`` or ``readonly``.
         create_source: for a bind, make the missing source directory (what -v does and --mount does not).
+        relabel: z or Z, the label for SELinux: for every container, or for this one.
+        selinux: the values of --security-opt label=, for that label.
         copy_up: fill an empty volume from the image.
         subpath: of a volume or an image, the directory or file in it to mount; relative, without "..".
         volume_options: the driver's, for a volume that is made.
@@ -45,6 +47,7 @@ class MountRequest(Record):
     recursive: str = "enabled"
     create_source: bool = False
     relabel: str = ""
+    selinux: tuple[str, ...] = ()
     copy_up: bool = True
     subpath: str = ""
     labels: tuple[str, ...] = ()
@@ -287,15 +290,14 @@ def _checked(kind: str, family: str, given: dict[str, Any]) -> MountRequest:
 
 
 def parse_volumes_from(text: str) -> MountRequest:
-    """Read ``--volumes-from CONTAINER[:ro|rw]``: everything that another container has attached."""
+    """Read ``--volumes-from CONTAINER[:ro|rw|z|Z]``: everything that another container has attached."""
     name, colon, mode = text.partition(":")
     if not name or has_control(name):
         raise InvalidArgument(f"invalid volumes-from: {text[:64]!r}: no container")
-    if colon and mode in ("z", "Z"):
-        raise NotSupported(f"invalid mode: {mode}: relabelling for SELinux is not supported")
-    if colon and mode not in ("ro", "rw"):
+    if colon and mode not in ("ro", "rw", "z", "Z"):
         raise InvalidArgument(f"invalid mode: {mode[:64]}")
-    return MountRequest(kind="from", target="", source=name, read_only=mode == "ro")
+    relabel = mode if mode in ("z", "Z") else ""
+    return MountRequest(kind="from", target="", source=name, read_only=mode == "ro", relabel=relabel)
 
 
 def parse_tmpfs(text: str) -> MountRequest:

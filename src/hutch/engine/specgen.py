@@ -10,7 +10,7 @@ from __future__ import annotations
 from hutch.engine import limits, mounts, security
 from hutch.engine.mountspec import clean_target
 from hutch.engine.record import Record
-from hutch.errors import InvalidArgument, NotSupported
+from hutch.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def make_spec(
 
     OCI runtime-spec config.md, config-linux.md.
     """
-    _check_labels(options, resolved.facts)
+    process_label, mount_label = _labels(options, resolved.facts, places.container_id)
     spec: Spec = {
         "ociVersion": OCI_VERSION,
         "process": _process(options, image, resolved, places, warnings),
@@ -131,6 +131,9 @@ def make_spec(
         "mounts": mounts.mount_list(options, resolved.mounts),
         "linux": _linux(options, resolved, places),
     }
+    if process_label:
+        spec["process"]["selinuxLabel"] = process_label
+        spec["linux"]["mountLabel"] = mount_label
     if options.uts != "host":
         spec["hostname"] = places.hostname
         if options.domainname:
@@ -180,17 +183,13 @@ def working_directory(options: RunOptions, image: ImageSettings) -> str:
     return "/" if not wanted.strip("/.") else clean_target("/" + wanted.lstrip("/"))
 
 
-def _check_labels(options: RunOptions, facts: HostFacts) -> None:
-    """Refuse an LSM setting that this host would not enforce (CVE-2025-65105)."""
-    wanted = options.security
-    asked = [label for label in wanted.labels if label != "disable"]
-    if asked and not facts.selinux:
-        raise NotSupported(f"--security-opt label={asked[0]}: SELinux is not enabled on this system")
-    if asked:
-        raise NotSupported(f"--security-opt label={asked[0]}: SELinux labels cannot be chosen yet")
-    relabel = next((mount for mount in options.mounts if mount.relabel), None)
-    if relabel is not None and facts.selinux:  # without SELinux there is nothing to relabel, and the mark is met
-        raise NotSupported(f"volume {relabel.target}: relabelling for SELinux ('{relabel.relabel}') is not supported")
+def _labels(options: RunOptions, facts: HostFacts, container_id: str) -> tuple[str, str]:
+    """SELinux labels of the processes and of the file systems; empty for none, which is the default."""
+    if not options.security.labels:
+        return "", ""
+    from hutch.engine.selinux import labels
+
+    return labels(options.security.labels, container_id, facts.selinux_contexts)
 
 
 def _linux(options: RunOptions, resolved: Resolved, places: Places) -> Linux:

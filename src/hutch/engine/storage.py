@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hutch.engine.image_settings import ImageSettings
     from hutch.engine.options import RunOptions
     from hutch.engine.rootfs import RootSource
+    from hutch.engine.selinux import Contexts
     from hutch.engine.undo import Undo
     from hutch.spec.runtime import Mount
     from hutch.volume.local import LocalMount
@@ -37,6 +38,8 @@ def wanted_mounts(options: RunOptions, image: ImageSettings) -> tuple[MountReque
     """
     taken = {mount.target for mount in options.mounts}
     found = [*map(parse_volumes_from, options.volumes_from), *options.mounts]
+    if options.security.labels:
+        found = [mount.replace(selinux=options.security.labels) if mount.relabel else mount for mount in found]
     for path in image.volumes:
         target = clean_target("/" + path.lstrip("/"))
         if target not in taken:
@@ -109,7 +112,24 @@ def attach(
             found.append(_volume(engine, request, source, directory, undo, noted))
     if noted:
         mountrecord.write(directory, noted)
+    if engine.facts.selinux_contexts is not None:
+        _label(engine.facts.selinux_contexts, found, directory)
     return found
+
+
+def _label(contexts: Contexts, found: list[Attached], directory: ContainerDirectory) -> None:
+    """Give SELinux labels to what is marked :z or :Z, and to hutch's own files, which any container may read."""
+    from hutch.engine.selinux import file_label, relabel
+
+    container_id = directory.record.id
+    for one in found:
+        request = one.request
+        if request.relabel and one.source:
+            relabel(one.source, file_label(request.selinux, container_id, contexts, shared=request.relabel == "z"))
+    if contexts.file:
+        own = file_label((), container_id, contexts, shared=True)
+        for name in ("hosts", "hostname", "resolv.conf"):
+            relabel(f"{directory.path}/{name}", own)
 
 
 def _expanded(engine: Engine, requests: tuple[MountRequest, ...]) -> list[MountRequest]:
@@ -124,7 +144,11 @@ def _expanded(engine: Engine, requests: tuple[MountRequest, ...]) -> list[MountR
             for mount in mounted:
                 # Its volumes are filled, and its sources there: nothing is to be made for us.
                 by_target[mount.target] = mount.replace(
-                    read_only=mount.read_only or asked.read_only, copy_up=False, create_source=False
+                    read_only=mount.read_only or asked.read_only,
+                    copy_up=False,
+                    create_source=False,
+                    relabel=asked.relabel,
+                    selinux=asked.selinux,
                 )
     by_target.update(
         (request.target, request) for request in requests if not request.implied and request.kind != "from"

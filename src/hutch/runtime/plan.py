@@ -99,8 +99,10 @@ def make_plan(
         raise InvalidConfig("process: required")
     _refuse(spec, process)
     plan = Plan(spec)
-    requests = [Request(entry, f"mounts[{index}]", bundle) for index, entry in enumerate(spec.get("mounts") or [])]
-    layers = rootfs_layers.Layers(root_mounts, bundle)
+    label = (spec.get("linux") or {}).get("mountLabel") or ""
+    mounts = enumerate(spec.get("mounts") or [])
+    requests = [Request(entry, f"mounts[{index}]", bundle, label) for index, entry in mounts]
+    layers = rootfs_layers.Layers(root_mounts, bundle, label)
     _note_idmapped(plan, [*requests, *layers.requests], privileged=privileged)
     nodes_before, nodes = devices.steps(spec, bind=plan.namespaces.has("user"), early=privileged)
     masks_before, masks = rootfs.masks(spec)
@@ -147,7 +149,6 @@ def _refuse(spec: Spec, process: Process) -> None:
     linux = spec.get("linux") or {}
     if label := linux.get("mountLabel"):
         credentials.require_selinux(f"linux.mountLabel: {label}")
-        raise NotSupported("linux.mountLabel: not implemented")
     credentials.exec_label(process)
     if linux.get("intelRdt"):
         lacks = "resctrl is not mounted on this host (/sys/fs/resctrl)"

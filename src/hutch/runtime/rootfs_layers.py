@@ -22,6 +22,7 @@ from hutch.linux.namespaces import CLONE_NEWNS, unshare
 from hutch.runtime import rootfs
 from hutch.runtime.credentials import acting_as
 from hutch.runtime.rootfs_mounts import Request, change, clone, finish, map_ids, new_mount
+from hutch.runtime.rootfs_options import mount_data
 from hutch.runtime.rootfs_targets import open_target
 from hutch.runtime.steps import Step
 
@@ -44,8 +45,9 @@ class Layers:
 
     __slots__ = ("requests",)
 
-    def __init__(self, root_mounts: Sequence[Mount], bundle: str) -> None:
-        self.requests = [Request(entry, f"root_mounts[{index}]", bundle) for index, entry in enumerate(root_mounts)]
+    def __init__(self, root_mounts: Sequence[Mount], bundle: str, label: str = "") -> None:
+        found = enumerate(root_mounts)
+        self.requests = [Request(entry, f"root_mounts[{index}]", bundle, label) for index, entry in found]
         if self.requests and self.requests[0].destination != "/":
             raise InvalidConfig("root_mounts[0].destination: the first one must be /")
 
@@ -266,7 +268,7 @@ def _by_names(setup: Setup, request: Request, lower: list[str], others: dict[str
         data = [f"lowerdir={':'.join(map(str, fds[: len(lower)]))}"]
         data += [f"{name}={fd}" for name, fd in zip(others, fds[len(lower) :], strict=True)]
         os.chdir("/proc/self/fd")
-        kernel.mount(request.source or "overlay", setup.rootfs, "overlay", 0, ",".join([*data, *rest]))
+        kernel.mount(request.source or "overlay", setup.rootfs, "overlay", 0, mount_data([*data, *rest]))
         os.chdir("/")
     finally:
         for fd in fds:
@@ -298,7 +300,7 @@ def _mapped_by_names(setup: Setup, request: Request, lower: list[str], others: d
         os.mkdir("m", dir_fd=stage_fd)
         os.fchdir(stage_fd)
         with acting_as(*_mounter(setup, request)):
-            kernel.mount(request.source or "overlay", "m", "overlay", 0, ",".join([*data, *rest]))
+            kernel.mount(request.source or "overlay", "m", "overlay", 0, mount_data([*data, *rest]))
         fd = kernel.open_tree(AT_FDCWD, "m", kernel.OPEN_TREE_CLONE)
         os.chdir("/")
     finally:

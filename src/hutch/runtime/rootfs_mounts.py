@@ -19,7 +19,7 @@ from hutch.linux import mount as kernel
 from hutch.linux.abi import AT_FDCWD, AT_RECURSIVE
 from hutch.linux.paths import Root
 from hutch.runtime.rootfs_copyup import copy_up
-from hutch.runtime.rootfs_options import MountOptions, attribute_names
+from hutch.runtime.rootfs_options import MountOptions, attribute_names, mount_data
 from hutch.runtime.rootfs_targets import check_target, clean, open_target
 from hutch.runtime.steps import Step
 
@@ -35,6 +35,8 @@ _VIRTUAL = frozenset(
     ("proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs", "securityfs", "debugfs", "tracefs",
      "bpf", "pstore", "efivarfs", "configfs", "binfmt_misc", "hugetlbfs", "ramfs", "fusectl")
 )  # fmt: skip
+# SELinux knows these by their contents, or they have one instance for many.
+_LABELLED_BY_POLICY = frozenset(("proc", "sysfs", "mqueue", "cgroup", "cgroup2"))
 
 
 class Request:
@@ -50,7 +52,8 @@ class Request:
 
     __slots__ = ("fstype", "key", "mount", "options", "source", "subpath")
 
-    def __init__(self, mount: Mount, key: str, bundle: str) -> None:
+    def __init__(self, mount: Mount, key: str, bundle: str, label: str = "") -> None:
+        """`label` is linux.mountLabel: the SELinux context of every file system that is made here."""
         self.mount = mount
         self.key = key
         self.options = MountOptions(mount.get("options") or [], f"{key}.options")
@@ -65,6 +68,8 @@ class Request:
             if not self.source:
                 raise InvalidConfig(f"{key}.source: required for a bind mount")
             self.source = os.path.join(bundle, self.source)
+        elif label and not self.options.remount and self.fstype not in _LABELLED_BY_POLICY:
+            self.options.set_context(label)
         given = [entry for entry in self.options.data if self.options.bind and entry.startswith("subpath=")]
         self.subpath = given[-1].partition("=")[2] if given else ""
 
@@ -315,7 +320,7 @@ def _mount_legacy(setup: Setup, request: Request, target_fd: int, data: list[str
     if attributes & _RO:
         flags |= kernel.MS_RDONLY
     source = request.source or request.fstype
-    kernel.mount(source, f"/proc/self/fd/{target_fd}", request.fstype, flags, ",".join(data) or None)
+    kernel.mount(source, f"/proc/self/fd/{target_fd}", request.fstype, flags, mount_data(data) or None)
     mount_fd = setup.inside.open(request.destination, os.O_PATH)
     try:
         kernel.mount_setattr(mount_fd, "", attr_set=attributes, attr_clr=kernel.MOUNT_ATTR__ATIME)

@@ -162,6 +162,11 @@ class MountOptions:
         elif option not in ("defaults", ""):
             self.data.append(option)
 
+    def set_context(self, label: str) -> None:
+        """Give the file system an SELinux context, unless its options have one."""
+        if not any(entry.partition("=")[0].endswith("context") for entry in self.data):
+            self.data.append(f"context={label}")
+
     @property
     def read_only(self) -> bool:
         """Whether the mount shall be read-only."""
@@ -187,6 +192,15 @@ def _change(present_set: int, present_clr: int, new_set: int, new_clr: int) -> t
     """A later option wins over an earlier one that says the opposite."""
     both = new_set | new_clr
     return (present_set & ~both) | new_set, (present_clr & ~both) | new_clr
+
+
+def mount_data(parameters: Sequence[str]) -> str:
+    """Parameters as mount(2) takes them; an SELinux context, whose categories have commas, goes between quotes."""
+    return ",".join(
+        f'{key}="{value}"' if key.endswith("context") and value[:1] != '"' else entry
+        for entry in parameters
+        for key, _, value in [entry.partition("=")]
+    )
 
 
 def attribute_names(attributes: int) -> str:

@@ -11,6 +11,7 @@ from hutch.engine import security, specgen
 from hutch.engine.host import HostFacts
 from hutch.engine.image_settings import ImageSettings
 from hutch.engine.mounts import Attached, MountFacts
+from hutch.engine.selinux import Contexts
 from hutch.engine.users import ContainerUser
 from hutch.errors import InvalidArgument, NotSupported
 from hutch.linux.caps import NAMES
@@ -166,6 +167,8 @@ def test_profiles():
 def test_c15_what_is_asked_for_and_cannot_be_had_is_an_error():
     with pytest.raises(NotSupported, match="SELinux is not enabled"):
         make("--security-opt", "label=type:x")
+    with pytest.raises(InvalidArgument, match="label='nothing'"):
+        make("--security-opt", "label=nothing")
     with pytest.raises(NotSupported, match="CAP_SYS_TIME"):
         make("--cap-add", "SYS_TIME", facts=FACTS.replace(permitted=frozenset(NAMES) - {"CAP_SYS_TIME"}))
     with pytest.raises(InvalidArgument, match="invalid capability: FOO"):
@@ -176,6 +179,19 @@ def test_c15_what_is_asked_for_and_cannot_be_had_is_an_error():
         make("-m", "10m", "--memory-swap", "20m", facts=FACTS.replace(swap_accounting=False))
     with pytest.raises(InvalidArgument, match=r"range of CPUs is from 0.01 to 4.00"):
         make("--cpus", "5")
+
+
+def test_selinux_labels_are_those_of_the_policy_and_the_user() -> None:
+    contexts = Contexts(process="system_u:system_r:container_t:s0", file="system_u:object_r:container_file_t:s0")
+    facts = FACTS.replace(selinux=True, selinux_contexts=contexts)
+    spec, _ = make("--security-opt", "label=type:my_t", "--security-opt", "label=level:s0:c7", facts=facts)
+    assert spec["process"]["selinuxLabel"] == "system_u:system_r:my_t:s0:c7"
+    assert spec["linux"]["mountLabel"] == "system_u:object_r:container_file_t:s0:c7"
+    for given in ((), ("--security-opt", "label=disable")):
+        spec, _ = make(*given, "-v", "/x:/y:z", facts=facts)
+        assert "selinuxLabel" not in spec["process"]
+        assert "mountLabel" not in spec["linux"]
+    assert mount_at(make("-v", "/x:/y:ro,Z")[0], "/y")["options"][-1] == "rro"
 
 
 def test_limits_above_the_hosts_are_lowered_with_a_warning():

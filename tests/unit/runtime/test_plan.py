@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hutch.runtime.commands.spec import default_spec
 from hutch.runtime.devices import steps as device_steps
 from hutch.runtime.plan import make_plan
 from hutch.runtime.rootfs_layers import _split_escaped
-from hutch.runtime.rootfs_options import NAMES, MountOptions
+from hutch.runtime.rootfs_options import NAMES, MountOptions, mount_data
 from hutch.runtime.rootfs_targets import clean
 
 
@@ -88,12 +89,34 @@ def test_every_step_says_what_it_does() -> None:
     [
         ({"process": None}, InvalidConfig, "process: required"),
         ({"linux": {"namespaces": [], "intelRdt": {"closID": "x"}}}, NotSupported, "linux.intelRdt"),
-        ({"linux": {"namespaces": [], "mountLabel": "a:b:c:d"}}, NotSupported, "linux.mountLabel"),
     ],
 )
 def test_what_cannot_be_is_said(change: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         calls(spec(**change))
+
+
+def test_a_mount_label_is_the_context_of_every_new_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = spec()
+    document["linux"]["mountLabel"] = "u:r:t:s0:c1,c2"
+    if not os.path.exists("/sys/fs/selinux/enforce"):
+        with pytest.raises(NotSupported, match=r"linux.mountLabel: u:r:t:s0:c1,c2: this host has no SELinux"):
+            calls(document)
+    monkeypatch.setattr("hutch.runtime.credentials.require_selinux", lambda _: None)
+    document["mounts"].append({"destination": "/own", "type": "tmpfs", "options": ["fscontext=u:r:own:s0"]})
+    document["mounts"].append({"destination": "/bound", "type": "bind", "source": "/src", "options": ["rbind"]})
+    layers = [{"destination": "/", "type": "overlay", "options": ["lowerdir=/l"]}]
+    found = calls(document, root_mounts=layers)
+    context = "fsconfig(context=u:r:t:s0:c1,c2)"
+    labelled = {call.split('"')[1] for _, call in found if call.startswith("fsopen") and context in call}
+    assert labelled == {"tmpfs", "devpts", "overlay"}
+    assert context not in found[index(found, "rootfs:/own")][1]
+    assert context not in found[index(found, 'open_tree("/src"')][1]
+
+
+def test_commas_of_a_context_are_quoted_for_mount2() -> None:
+    assert mount_data(["size=1k", "context=u:r:t:s0:c1,c2", "ro"]) == 'size=1k,context="u:r:t:s0:c1,c2",ro'
+    assert mount_data(['context="u:r:t"']) == 'context="u:r:t"'
 
 
 # --- mount options -----------------------------------------------------------------------------------------------
