@@ -8,8 +8,37 @@ from hutch.runtime import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from hutch.engine.containers import ContainerRecord
     from hutch.engine.database import Database
+
+KEPT = 100_000
+"""How many events are kept; older ones are forgotten."""
+_PRUNED_EVERY = 1000
+_BATCH = 500
+_POLL_S = 0.1
+
+
+class Event:
+    """Something that happened.
+
+    Attributes:
+        number: grows with every event.
+        time_nanos: when, nanoseconds since the epoch.
+        type: container, image or volume.
+        action: Docker's word for what happened.
+        actor: id of what it happened to; a volume's is its name.
+        attributes: its name, image, labels and whatever else belongs to the action.
+    """
+
+    __slots__ = ("action", "actor", "attributes", "number", "time_nanos", "type")
+
+    def __init__(
+        self, number: int, time_nanos: int, kind: str, action: str, actor: str, attributes: dict[str, str]
+    ) -> None:
+        self.number, self.time_nanos = number, time_nanos
+        self.type, self.action, self.actor, self.attributes = kind, action, actor, attributes
 
 
 def publish(database: Database, record: ContainerRecord, action: str, **attributes: str) -> None:
@@ -25,3 +54,73 @@ def enter(database: Database, kind: str, action: str, actor: str, attributes: di
             "INSERT INTO events (time_nanos, type, action, actor, attributes) VALUES (?, ?, ?, ?, ?)",
             [time.time_ns(), kind, action, actor, documents.dump(attributes)],
         )
+        number = transaction.execute("SELECT last_insert_rowid()")[0][0]
+        if number % _PRUNED_EVERY == 0:
+            transaction.execute("DELETE FROM events WHERE number <= ?", [number - KEPT])
+
+
+def read_events(
+    database: Database,
+    *,
+    since_nanos: int | None = None,
+    until_nanos: int | None = None,
+    filters: Mapping[str, Sequence[str]] | None = None,
+    follow: bool = False,
+) -> Iterator[Event]:
+    """Events in the order they happened.
+
+    Args:
+        database: the store.
+        since_nanos: the first moment, nanoseconds since the epoch; None is the beginning, or now if following.
+        until_nanos: the last moment; None is now, or never if following.
+        filters: key → values, as Docker's ``events`` has them; see `hutch.engine.event_filters`.
+        follow: wait for more, up to the last moment.
+
+    Raises:
+        InvalidArgument: no such filter.
+    """
+    from hutch.engine.event_filters import event_filter
+
+    matches = event_filter(filters or {})
+    begin = time.time_ns()
+    first = since_nanos if since_nanos is not None else (begin if follow else 0)
+    last = until_nanos if until_nanos is not None else (None if follow else begin)
+    return _events(database, first, last, matches)
+
+
+def _events(database: Database, first: int, last: int | None, matches: Callable[[Event], bool]) -> Iterator[Event]:
+    seen = _before(database, first)
+    while True:
+        over = last is not None and time.time_ns() >= last
+        for event in _after(database, seen, first, last):
+            seen = event.number
+            if matches(event):
+                yield event
+        if over:
+            return
+        left = _POLL_S if last is None else min(_POLL_S, (last - time.time_ns()) / 1e9)
+        time.sleep(max(0.001, left))
+
+
+def _before(database: Database, first: int) -> int:
+    """A number that all events from `first` on are beyond, so that a poll need not look at what came earlier."""
+    found = database.read("SELECT min(number) FROM events WHERE time_nanos >= ?", [first])
+    if found and found[0][0] is not None:
+        return int(found[0][0]) - 1
+    found = database.read("SELECT max(number) FROM events")
+    return int(found[0][0] or 0) if found else 0
+
+
+def _after(database: Database, seen: int, first: int, last: int | None) -> Iterator[Event]:
+    while True:
+        rows = database.read(
+            "SELECT number, time_nanos, type, action, actor, attributes FROM events"
+            " WHERE number > ? AND time_nanos >= ? AND time_nanos <= ? ORDER BY number LIMIT ?",
+            [seen, first, (1 << 63) - 1 if last is None else last, _BATCH],
+        )
+        for number, nanos, kind, action, actor, text in rows:
+            attributes = documents.parse_object(text.encode(), source=f"event {number}")
+            yield Event(number, nanos, kind, action, actor, attributes)
+        if len(rows) < _BATCH:
+            return
+        seen = rows[-1][0]
