@@ -19,12 +19,13 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from hutch.errors import BlobNotFound, DigestMismatch, Internal
 from hutch.image import digest as digests
+from hutch.linux.files import private_directory
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -156,12 +157,16 @@ class ContentStore:
             self._ingest,
             *(os.path.join(self._blobs, algorithm) for algorithm in _ALGORITHMS),
         ):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-        if stat.S_IMODE(os.stat(self.root).st_mode) & 0o077:
-            os.chmod(self.root, 0o700)
+            private_directory(directory)
         layout = os.path.join(self.root, "oci-layout")
-        if not os.path.exists(layout):
-            write_file(layout, _LAYOUT)
+        try:
+            if stat.S_IMODE(os.stat(self.root).st_mode) & 0o077:
+                os.chmod(self.root, 0o700)
+            if not os.path.exists(layout):
+                write_file(layout, _LAYOUT)
+        except OSError as problem:
+            if problem.errno not in (errno.EROFS, errno.ENOENT):  # then it is there to be read, or empty
+                raise
 
     def path(self, digest: str) -> str:
         """The path of a blob, whether or not it is there."""
@@ -313,11 +318,18 @@ class ContentStore:
                 if digests.is_digest(digest):
                     yield digest
 
-    def remove_partials(self) -> int:
-        """Remove the partial files that nobody is writing; return the bytes freed."""
+    def remove_partials(self, names: Iterable[str] | None = None) -> int:
+        """Remove the partial files that nobody is writing; return the bytes freed.
+
+        Args:
+            names: digests of blobs (other words are nobody's); None is all of them, and old locks too.
+        """
         freed = 0
-        for name in os.listdir(self._ingest):
-            path = os.path.join(self._ingest, name)
+        if names is None:
+            paths = [os.path.join(self._ingest, name) for name in os.listdir(self._ingest)]
+        else:
+            paths = [self.partial_path(name) for name in names if digests.is_digest(name)]
+        for path in paths:
             with suppress(FileNotFoundError):
                 partial_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
                 try:

@@ -9,6 +9,7 @@ process was killed counts for nothing and needs no clean-up.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
@@ -42,15 +43,26 @@ class Lease:
     """A claim on blobs and layers; a context manager that gives them up at its end.
 
     Args:
-        root: of the store.
+        root: of the store. On a read-only file system there is nothing to claim.
+
+    Attributes:
+        names: what was claimed.
     """
 
     def __init__(self, root: str) -> None:
         self._root = root
-        directory = _directory(root)
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        self._path = os.path.join(directory, os.urandom(16).hex())
-        with store_lock(root, shared=True):  # the collector must not meet the file before its lock
+        self._path = os.path.join(_directory(root), os.urandom(16).hex())
+        self._fd = -1
+        self.names: set[str] = set()
+        try:
+            self._claim()
+        except OSError as problem:
+            if problem.errno != errno.EROFS:  # nobody can collect anything there
+                raise
+
+    def _claim(self) -> None:
+        os.makedirs(_directory(self._root), mode=0o700, exist_ok=True)
+        with store_lock(self._root, shared=True):  # the collector must not meet the file before its lock
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._fd = os.open(self._path, flags, 0o600)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -68,7 +80,11 @@ class Lease:
 
         What exists when this returns stays until `release`.
         """
-        lines = "".join(f"{name}\n" for name in names).encode()
+        added = list(names)
+        self.names.update(added)
+        if self._fd < 0:
+            return
+        lines = "".join(f"{name}\n" for name in added).encode()
         with store_lock(self._root, shared=True):
             os.write(self._fd, lines)
 

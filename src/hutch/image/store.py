@@ -11,6 +11,7 @@ so no image can speak to the engine (CVE-2026-53488).
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -83,9 +84,13 @@ class ImageStore:
         self._default_domain = default_domain
         self._names = NameList(content.root)
         if not self._names.exists():
-            with self._locked():
-                if not self._names.exists():
-                    self._names.write([])
+            try:
+                with self._locked():
+                    if not self._names.exists():
+                        self._names.write([])
+            except OSError as problem:
+                if problem.errno not in (errno.EROFS, errno.ENOENT):  # an empty one, and it stays so
+                    raise
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -149,16 +154,18 @@ class ImageStore:
     def bringing(self) -> Iterator[Lease]:
         """A lease for what is brought into the store; when that fails for good, what has come of it goes again.
 
-        After a registry that went away it stays, and spares the next attempt.
+        After a registry that went away it stays, half a blob too, and spares the next attempt.
         """
+        lease = self.lease()
         try:
-            with self.lease() as lease:
+            with lease:
                 yield lease
         except RegistryUnavailable:
             raise
         except (HutchError, OSError):
             with suppress(HutchError, OSError):  # the failure itself matters more, and `prune` does the same
                 self.collect()
+                self.content.remove_partials(lease.names)
             raise
 
     # -- changing ----------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from hutch.linux.abi import NR, RENAME_NOREPLACE
 from hutch.linux.libc import error, libc, syscall
 
@@ -29,3 +32,15 @@ def rename_new(from_fd: int, name: str | bytes, to_fd: int, new_name: str | byte
         OSError: EEXIST (there is one already), EINVAL (the file system cannot), and those of rename(2).
     """
     syscall(NR.renameat2, from_fd, name, to_fd, new_name, RENAME_NOREPLACE, path=name)
+
+
+def private_directory(path: str) -> None:
+    """Make a directory of mode 0700 unless it is there, with its parents.
+
+    On a read-only file system it stays missing: who only reads does without it, and who writes is told soon enough.
+    """
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as problem:
+        if problem.errno != errno.EROFS:
+            raise

@@ -5,6 +5,7 @@ The answer is kept in the data root with the kernel it was found on, so that onl
 
 from __future__ import annotations
 
+import errno
 import os
 
 from hutch.errors import HutchError, InvalidArgument, InvalidConfig, NotSupported, NoUserNamespaces
@@ -65,6 +66,10 @@ def choose(root: str, wanted: str = "") -> tuple[Snapshotter, Choice]:
         except NoUserNamespaces as problem:
             # Not remembered: it may be allowed next time. What needs one will fail with the same words.
             choice = Choice("overlay", f"not tried: {problem}")
+        except OSError as problem:
+            if problem.errno != errno.EROFS:
+                raise
+            choice = Choice("overlay", "not tried: the data root is read-only")
         if wanted and choice.name != wanted:
             raise NotSupported(f"snapshotter {wanted}: {choice.reason}")
     if choice.name == "overlay":

@@ -17,7 +17,7 @@ import os
 import time
 
 from hutch.errors import InvalidArgument, InvalidConfig, NotFound, NoUserNamespaces
-from hutch.linux.files import syncfs
+from hutch.linux.files import private_directory, syncfs
 from hutch.runtime import documents
 from hutch.snapshot import helper, idmap
 from hutch.snapshot.removal import remove_tree
@@ -58,7 +58,7 @@ class LayerStore:
         self.root = root
         self.whiteouts = whiteouts
         for directory in (root, self._layers, self.tmp):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+            private_directory(directory)
 
     @property
     def tmp(self) -> str:

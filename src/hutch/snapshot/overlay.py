@@ -15,6 +15,7 @@ import os
 import stat
 
 from hutch.errors import InvalidState, NotFound
+from hutch.linux.files import private_directory
 from hutch.snapshot import helper, idmap
 from hutch.snapshot.layers import LayerStore, check_key
 from hutch.snapshot.snapshotter import Rootfs, Usage
@@ -57,7 +58,7 @@ class SnapshotDirectories:
     def __init__(self, root: str, whiteouts: str) -> None:
         self._store = LayerStore(root, whiteouts)
         self._snapshots = f"{root}/snapshots"
-        os.makedirs(self._snapshots, mode=0o700, exist_ok=True)
+        private_directory(self._snapshots)
 
     def has(self, chain_id: str) -> bool:
         """True if the layer is whole."""

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hutch.engine import values
-from hutch.engine.mountspec import parse_device, parse_mount, parse_tmpfs, parse_volume
-from hutch.engine.options import parse_add_host, parse_security, parse_sysctl, parse_ulimit
+from hutch.engine.mountspec import parse_device, parse_mount, parse_tmpfs, parse_volume, parse_volumes_from
+from hutch.engine.options import parse_add_host, parse_dns_search, parse_security, parse_sysctl, parse_ulimit
 from hutch.engine.record import Record
 from hutch.errors import InvalidArgument, NotSupported
 
@@ -41,6 +41,7 @@ def test_no_text_breaks_a_parser(text):
     for parse in (
         values.parse_bytes, values.parse_nano_cpus, values.parse_cpuset, values.parse_signal, values.parse_env,
         parse_volume, parse_mount, parse_tmpfs, parse_device, parse_add_host, parse_sysctl, parse_ulimit,
+        parse_volumes_from, parse_dns_search,
     ):  # fmt: skip
         try:
             parse(text)
@@ -126,3 +127,35 @@ def test_records_are_frozen_values():
         Point()
     with pytest.raises(TypeError, match="no field 'z'"):
         Point(x=1, z=1)
+
+
+def test_volumes_with_options_and_from_others():
+    given = parse_mount('src=v,dst=/x,volume-subpath=a/b,volume-opt=type=tmpfs,"volume-opt=o=size=1m,uid=5"')
+    assert (given.subpath, given.volume_options) == ("a/b", (("type", "tmpfs"), ("o", "size=1m,uid=5")))
+    for text, message in (
+        ("src=v,dst=/x,volume-subpath=", "must be a relative path"),
+        ("src=v,dst=/x,volume-subpath=a/../b", "must be a relative path"),
+        ("src=v,dst=/x,volume-opt=size", "must be key=value"),
+        ("type=tmpfs,dst=/x,volume-opt=a=b", r"cannot mix 'volume-\*' options"),
+    ):
+        with pytest.raises(InvalidArgument, match=message):
+            parse_mount(text)
+    other = parse_volumes_from("web:ro")
+    assert (other.kind, other.source, other.read_only) == ("from", "web", True)
+    assert not parse_volumes_from("web").read_only
+    for text in ("", ":ro", "web:", "web:rx", "web:ro:rw", "a\nb"):
+        with pytest.raises(InvalidArgument, match="invalid"):
+            parse_volumes_from(text)
+
+
+@pytest.mark.parametrize("text", [".", "example.org", "a", "a-b.c1.", "1.2.x", "x" * 63 + ".org"])
+def test_search_domains(text):
+    assert parse_dns_search(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "..", "bad..name", "-a.org", "a-.org", "a_b.org", "1.2.3", "a b", "a\n", "x." * 127 + "xx", "ä.org"]
+)
+def test_what_is_no_search_domain(text):
+    with pytest.raises(InvalidArgument, match="is not a valid domain"):
+        parse_dns_search(text)

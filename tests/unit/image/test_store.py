@@ -8,7 +8,16 @@ import threading
 
 import pytest
 
-from hutch.errors import BlobNotFound, Conflict, ImageNotFound, InvalidArgument, InvalidConfig, InvalidReference
+from hutch.errors import (
+    BlobNotFound,
+    Conflict,
+    ImageNotFound,
+    InvalidArgument,
+    InvalidConfig,
+    InvalidLayer,
+    InvalidReference,
+    RegistryUnavailable,
+)
 from hutch.image import digest as digests
 from hutch.image import manifest as m
 from hutch.image.content import ContentStore
@@ -343,3 +352,19 @@ def test_an_image_without_its_blob_stays_broken(host):
     with pytest.raises(BlobNotFound):
         host.store.get("alpine")
     assert len(host.store.broken()) == 1
+
+
+@pytest.mark.parametrize(("failure", "kept"), [(InvalidLayer, False), (RegistryUnavailable, True), (OSError, False)])
+def test_half_a_blob_stays_for_another_try_only_where_there_can_be_one(host, failure, kept):
+    def half(data):
+        digest = digests.of(data)
+        with host.content.ingest(digest, len(data)) as ingest:
+            ingest.write(data[:5])
+        return digest
+
+    mine, others = half(b"wanted by this pull"), half(b"wanted by one that was interrupted")
+    with pytest.raises(failure), host.store.bringing() as lease:
+        lease.add([mine, "sha256-no-digest"])
+        raise failure("no")
+    assert host.content.partial_size(mine) == (5 if kept else 0)
+    assert host.content.partial_size(others) == 5
