@@ -109,35 +109,30 @@ class JsonFile:
 
     def _write(self, text: bytes, time_nanos: int) -> None:
         file = self._file
-        if file.losses.count and not self._tell(time_nanos):
-            file.losses.add(text.count(b"\n"), file.losses.reason)
-            return
+        telling = file.losses.count > 0
         while text:
+            note = self._note(time_nanos) if telling else b""
             cut = len(text)
             if cut > file.room():
                 cut = text.find(b"\n", file.room() - 1) + 1 or cut
             try:
-                done = file.append(text[:cut], by_line=True)
+                # The note goes with a line that there is room for too, else it would have to be written again.
+                done = file.append(note + text[:cut], by_line=not telling) - len(note)
             except OSError as error:
                 file.losses.add(text.count(b"\n"), os.strerror(error.errno or 0).lower())
                 return
-            text = text[done:]
             if done < cut:
-                file.losses.add(text.count(b"\n"), FULL)
+                file.losses.add(text.count(b"\n", max(done, 0)), FULL)
                 return
+            text = text[done:]
+            if telling:
+                file.losses.forget()
+                telling = False
 
-    def _tell(self, time_nanos: int) -> bool:
-        """Say what was lost, in a line of stderr; whether that worked."""
-        losses = self._file.losses
-        note, time = escaped(losses.note()[:-1]), self._clock.text(time_nanos)
-        try:
-            if not self._file.append(b'%b%b\\n%b%b"}\n' % (_HEAD, note, self._tails[2], time)):
-                return False
-        except OSError as error:
-            losses.reason = os.strerror(error.errno or 0).lower()
-            return False
-        losses.forget()
-        return True
+    def _note(self, time_nanos: int) -> bytes:
+        """What was lost, as a line of stderr."""
+        said = escaped(self._file.losses.note()[:-1])
+        return b'%b%b\\n%b%b"}\n' % (_HEAD, said, self._tails[2], self._clock.text(time_nanos))
 
     def close(self) -> None:
         """Close the log."""

@@ -90,10 +90,12 @@ class LocalFile:
 
     def _write(self, stream: int, kind: int, time_nanos: int, data: bytes, count: int) -> None:
         file = self._file
+        # The note goes with a record that there is room for too, else it would have to be written again.
+        note = record(2, LINES, time_nanos, file.losses.note()) if file.losses.count else b""
         try:
-            if file.losses.count and file.append(record(2, LINES, time_nanos, file.losses.note())):
+            if file.append(note + record(stream, kind, time_nanos, data)):
                 file.losses.forget()
-            if file.losses.count or not file.append(record(stream, kind, time_nanos, data)):
+            else:
                 file.losses.add(count, FULL)
         except OSError as error:
             file.losses.add(count, os.strerror(error.errno or 0).lower())
