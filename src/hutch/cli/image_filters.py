@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import time
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
+from hutch.cli import filters
 from hutch.engine.values import parse_bool
-from hutch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -17,9 +15,7 @@ if TYPE_CHECKING:
     from hutch.image.image import Image
     from hutch.image.reference import Reference
 
-_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
-_DURATION = re.compile(r"\A(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ns|us|ms|s|m|h)){1,6}\Z")
-_DURATION_PART = re.compile(r"([0-9.]+)(ns|us|ms|s|m|h)")
+_KEYS = ("before", "dangling", "label", "label!", "reference", "since", "until")
 
 
 class ImageFilter:
@@ -42,12 +38,12 @@ class ImageFilter:
         return tuple(name for name in image.references if any(_matches(name, text) for text in self._patterns))
 
 
-def image_filter(engine: Engine, filters: Sequence[str], *, pattern: str = "") -> ImageFilter:
+def image_filter(engine: Engine, given: Sequence[str], *, pattern: str = "") -> ImageFilter:
     """Compile --filter values.
 
     Args:
         engine: to find the images that ``before`` and ``since`` name.
-        filters: ``key=value`` each; different keys must all hold, of one key's references any.
+        given: ``key=value`` each; different keys must all hold, of one key's references any.
         pattern: the argument of `image ls`, as ``reference=``.
 
     Raises:
@@ -56,22 +52,17 @@ def image_filter(engine: Engine, filters: Sequence[str], *, pattern: str = "") -
     """
     checks: list[Callable[[Image], bool]] = []
     patterns = [pattern] if pattern else []
-    for text in filters:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidArgument(f"invalid filter '{text[:64]}'", hint="a filter is KEY=VALUE")
+    for key, value in filters.split(given, _KEYS):
         if key == "reference":
             patterns.append(value)
         elif key == "dangling":
             checks.append(_dangling(wanted=parse_bool(value)))
         elif key in ("label", "label!"):
             checks.append(_label(value, wanted=key == "label"))
-        elif key in ("before", "since"):
-            checks.append(_relative(engine.images.get(value), before=key == "before"))
         elif key == "until":
-            checks.append(_created_until(_moment(value)))
+            checks.append(_created_until(value))
         else:
-            raise InvalidArgument(f"invalid filter '{key[:64]}'")
+            checks.append(_relative(engine.images.get(value), before=key == "before"))
     return ImageFilter(checks, patterns)
 
 
@@ -80,13 +71,8 @@ def _dangling(*, wanted: bool) -> Callable[[Image], bool]:
 
 
 def _label(text: str, *, wanted: bool) -> Callable[[Image], bool]:
-    key, equals, value = text.partition("=")
-
-    def check(image: Image) -> bool:
-        labels = image.config.config.labels
-        return (key in labels and (not equals or labels[key] == value)) == wanted
-
-    return check
+    check = filters.label(text, wanted=wanted)
+    return lambda image: check(image.config.config.labels)
 
 
 def _relative(other: Image, *, before: bool) -> Callable[[Image], bool]:
@@ -98,30 +84,9 @@ def _relative(other: Image, *, before: bool) -> Callable[[Image], bool]:
     return check
 
 
-def _created_until(moment: float) -> Callable[[Image], bool]:
-    def check(image: Image) -> bool:
-        created = image.config.created
-        return bool(created) and created[:19] <= time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
-
-    return check
-
-
-def _moment(text: str) -> float:
-    """Seconds of the epoch: a Unix time, an RFC 3339 time in UTC, or a duration before now."""
-    if re.match(r"\A[0-9]{1,12}\Z", text):
-        return float(text)
-    if _DURATION.match(text):
-        return time.time() - sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
-    for form in ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"):
-        try:
-            from calendar import timegm
-
-            return float(timegm(time.strptime(text.removesuffix("Z"), form)))
-        except ValueError:
-            continue
-    raise InvalidArgument(
-        f"invalid time '{text[:64]}'", hint="a duration such as 24h, a Unix time or 2026-01-31T12:00:00Z"
-    )
+def _created_until(text: str) -> Callable[[Image], bool]:
+    check = filters.before(text)
+    return lambda image: check(image.config.created)
 
 
 def _matches(name: Reference, pattern: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from hutch.cli import filters
 from hutch.engine.storage import volumes_in_use
 from hutch.engine.values import parse_bool
 from hutch.errors import InvalidArgument
@@ -39,27 +40,18 @@ def describe(volume: Volume) -> dict[str, Any]:
     }
 
 
-def volume_filter(engine: Engine, filters: Sequence[str], allowed: Sequence[str]) -> Check:
+def volume_filter(engine: Engine, given: Sequence[str], allowed: Sequence[str]) -> Check:
     """Compile --filter values.
 
     Args:
         engine: asked which volumes are in use, if that matters.
-        filters: ``key=value`` each; different keys must all hold, of one key's values any (of labels all).
+        given: ``key=value`` each; different keys must all hold, of one key's values any (of labels all).
         allowed: the keys that the command knows.
 
     Raises:
         InvalidArgument: no such filter, or a malformed value.
     """
-    checks: dict[str, list[Check]] = {}
-    for text in filters:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidArgument(f"invalid filter '{text[:64]}'", hint="a filter is KEY=VALUE")
-        if key not in allowed:
-            raise InvalidArgument(f"invalid filter '{key[:64]}'", hint=f"filters are {', '.join(allowed)}")
-        group = text if key.startswith("label") else key
-        checks.setdefault(group, []).append(_check(engine, key, value))
-    return lambda volume: all(any(check(volume) for check in group) for group in checks.values())
+    return filters.all_of((key, _check(engine, key, value)) for key, value in filters.split(given, allowed))
 
 
 def _check(engine: Engine, key: str, value: str) -> Check:
@@ -78,10 +70,5 @@ def _check(engine: Engine, key: str, value: str) -> Check:
 
 
 def _label(text: str, *, wanted: bool) -> Check:
-    key, equals, value = text.partition("=")
-
-    def check(volume: Volume) -> bool:
-        found = labels(volume)
-        return (key in found and (not equals or found[key] == value)) == wanted
-
-    return check
+    check = filters.label(text, wanted=wanted)
+    return lambda volume: check(labels(volume))
