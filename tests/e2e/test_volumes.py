@@ -89,12 +89,12 @@ def mounted(tmp_path: Path) -> Iterator[list[str]]:
 
 def test_a_volumes_life(tmp_root):
     cli = Cli(tmp_root.options)
-    assert cli("volume", "ls").stdout == "DRIVER   VOLUME NAME\n"
+    assert cli("volume", "ls").stdout == "DRIVER    VOLUME NAME\n"
     assert cli("volume", "create", "--label", "a=b", "--label", "c", "data").stdout == "data\n"
     assert cli("volume", "create", "data").stdout == "data\n"
     anonymous = cli("volume", "create").stdout.strip()
     assert re.fullmatch("[0-9a-f]{64}", anonymous)
-    assert cli("volume", "ls").stdout.splitlines()[0] == "DRIVER   VOLUME NAME"
+    assert cli("volume", "ls").stdout.splitlines()[0] == "DRIVER    VOLUME NAME"
     (shown,) = json.loads(cli("volume", "inspect", "data").stdout)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", shown.pop("CreatedAt"))
     assert shown == {
