@@ -84,9 +84,14 @@ class Engine:
             self.prepare_directories()
             self._images = ImageStore(
                 ContentStore(f"{self.root}/content"), layers=self.snapshots, uses=self._uses,
-                default_domain=self._default_domain(),
+                default_domain=self._default_domain(), told=self._image_event,
             )  # fmt: skip
         return self._images
+
+    def _image_event(self, action: str, actor: str, name: str, labels: dict[str, str]) -> None:
+        from hutch.engine import events
+
+        events.enter(self.database, "image", action, actor, {**labels, "name": name})
 
     def _default_domain(self) -> str:
         """The registry of a name without one; importing what reads the configuration costs more than a container."""
@@ -107,8 +112,13 @@ class Engine:
         if self._volumes is None:
             from hutch.volume.store import VolumeStore
 
-            self._volumes = VolumeStore(self.root)
+            self._volumes = VolumeStore(self.root, told=self._volume_event)
         return self._volumes
+
+    def _volume_event(self, action: str, name: str) -> None:
+        from hutch.engine import events
+
+        events.enter(self.database, "volume", action, name, {"driver": "local"})
 
     @property
     def configuration(self) -> dict[str, dict[str, Any]]:

@@ -153,7 +153,8 @@ def commit(
         content.add(data, described.digest)
         content.add(manifest, digest)
         names = [reference.with_default_tag()] if reference else []
-        return store.add(names, Descriptor(media_type=OCI_MANIFEST, digest=digest, size=len(manifest)))
+        entered = Descriptor(media_type=OCI_MANIFEST, digest=digest, size=len(manifest))
+        return store.add(names, entered, action="create")
 
 
 def _store(store: ImageStore, layer: Layer) -> None:

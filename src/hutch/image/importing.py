@@ -115,7 +115,8 @@ def _enter(
         content.add(config, described.digest)
         content.add(manifest, digest)
         names = [reference.with_default_tag()] if reference else []
-        return store.add(names, Descriptor(media_type=OCI_MANIFEST, digest=digest, size=len(manifest)))
+        entered = Descriptor(media_type=OCI_MANIFEST, digest=digest, size=len(manifest))
+        return store.add(names, entered, action="import")
 
 
 def _diff_id(spool_fd: int, limits: Limits) -> str:

@@ -148,7 +148,7 @@ class _Loader:
             for position, blob in enumerate(manifest.layers):
                 self._unpack(blob, config.rootfs.diff_ids[position], chain, position)
             descriptor = Descriptor(media_type=manifest.media_type, digest=digest, size=len(found.manifest))
-            image = self.store.add(found.names, descriptor)
+            image = self.store.add(found.names, descriptor, action="load")
         return Loaded(image, tuple(found.names))
 
     def _ingest(self, blob: Descriptor, name: str) -> None:

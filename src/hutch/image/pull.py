@@ -168,7 +168,9 @@ class _Pull:
             self.content.add(resolved.data, resolved.descriptor.digest)
             self.content.add(resolved.served.data, resolved.served.digest)
             source = resolved.served.digest if resolved.from_index else None
-            image = self.store.add(self._names(resolved.served.digest), resolved.descriptor, source=source)
+            image = self.store.add(
+                self._names(resolved.served.digest), resolved.descriptor, source=source, action="pull"
+            )
         updated = before != resolved.descriptor.digest
         self.progress.finished(self.reference, resolved.served.digest, updated=updated)
         return image

@@ -76,6 +76,8 @@ def save(texts: Sequence[str], target: str | int, *, store: ImageStore, kind: st
         chosen = _choose(texts, store)  # again: one may have gone before it was claimed
         with _opened(target, kind) as place:
             _write(place, chosen, store.content, docker=kind == "docker-archive")
+    for one in chosen:
+        store.happened("save", one.image)
 
 
 def _choose(texts: Sequence[str], store: ImageStore) -> list[_Chosen]:

@@ -68,6 +68,7 @@ class ImageStore:
         uses: asks the engine which containers stand on images. It is called while the lock of
             the store is held: it must not call the store.
         default_domain: registry of a name without one.
+        told: gets what happened, in Docker's word, the image's id (of a pull its name), its name, and its labels.
     """
 
     def __init__(
@@ -77,11 +78,13 @@ class ImageStore:
         layers: Layers | None = None,
         uses: Callable[[], Iterable[Use]] = tuple,
         default_domain: str = DEFAULT_DOMAIN,
+        told: Callable[[str, str, str, dict[str, str]], None] = lambda *_: None,
     ) -> None:
         self.content = content
         self._layers = layers
         self._uses = uses
         self._default_domain = default_domain
+        self._told = told
         self._names = NameList(content.root)
         if not self._names.exists():
             try:
@@ -170,7 +173,14 @@ class ImageStore:
 
     # -- changing ----------------------------------------------------------------------------
 
-    def add(self, references: Sequence[Reference], descriptor: Descriptor, *, source: str | None = None) -> Image:
+    def add(
+        self,
+        references: Sequence[Reference],
+        descriptor: Descriptor,
+        *,
+        source: str | None = None,
+        action: str = "load",
+    ) -> Image:
         """Enter an image whose blobs are in the store.
 
         Args:
@@ -178,6 +188,7 @@ class ImageStore:
                 another image has is taken from it. None at all enters an image without a name.
             descriptor: of the manifest.
             source: digest of the index it was chosen from, whose blob is then kept.
+            action: where it comes from, as events say it: pull, load, import or create.
 
         Raises:
             BlobNotFound, DigestMismatch, InvalidConfig: manifest or configuration are not right.
@@ -195,7 +206,16 @@ class ImageStore:
             if not references and all(entry.descriptor.digest != plain.digest for entry in entries):
                 entries.append(Entry(None, plain, source))
             self._names.write(entries)
-            return self._load(entries, plain)
+            image = self._load(entries, plain)
+        if action == "pull" and references:
+            self._told(action, references[0].familiar(), references[0].familiar_name, _labels(image))
+        else:
+            self.happened(action, image)
+        return image
+
+    def happened(self, action: str, image: Image, name: str = "") -> None:
+        """Let it be known what was done with an image."""
+        self._told(action, image.id, name or image.id, _labels(image))
 
     def tag(self, source: str, target: Reference) -> None:
         """Give the image `source` the name `target`, as ``docker tag`` does.
@@ -211,6 +231,7 @@ class ImageStore:
             entries = self._names.read()
             origin = next((e.source for e in entries if e.descriptor.digest == image.descriptor.digest), None)
             self._names.write(put(entries, Entry(target.with_default_tag(), image.descriptor, origin)))
+        self.happened("tag", image, target.with_default_tag().familiar())
 
     def remove(self, text: str, *, force: bool = False) -> Removal:
         """Take a name away, and with the last name the image; or an image with all its names, by id.
@@ -250,10 +271,15 @@ class ImageStore:
                 keep = []
             self._names.write([entry for entry in entries if entry not in going] + keep)
             untagged = tuple(entry.name.familiar() for entry in going if entry.name)
-            if not last:
-                return Removal(untagged=untagged)
-            layers, freed = self._collect()
-            return Removal(untagged=untagged, deleted=(image.id, *layers), freed=freed)
+            layers, freed = self._collect() if last else ((), 0)
+        self._gone(image, names=len(untagged), deleted=last)
+        return Removal(untagged=untagged, deleted=(image.id, *layers) if last else (), freed=freed)
+
+    def _gone(self, image: Image, *, names: int, deleted: bool) -> None:
+        for _ in range(names):
+            self.happened("untag", image)
+        if deleted:
+            self.happened("delete", image)
 
     def prune(self, *, everything: bool = False, matches: Callable[[Image], bool] | None = None) -> Removal:
         """Remove images that no container uses, partial downloads and unreferenced blobs.
@@ -278,8 +304,10 @@ class ImageStore:
             self._names.write([entry for entry in entries if entry not in gone])
             layers, freed = self._collect()
             freed += self.content.remove_partials()
-            untagged = tuple(entry.name.familiar() for entry in gone if entry.name)
-            return Removal(untagged, (*(image.id for image in going), *layers), freed)
+        for image in going:
+            self._gone(image, names=sum(bool(entry.name) for entry in gone if self._is_of(entry, image)), deleted=True)
+        untagged = tuple(entry.name.familiar() for entry in gone if entry.name)
+        return Removal(untagged, (*(image.id for image in going), *layers), freed)
 
     def collect(self) -> int:
         """Remove blobs and layers that no image, container or lease needs; return the bytes freed."""
@@ -410,6 +438,10 @@ class ImageStore:
             assert self._layers is not None
             self._layers.remove_layer(chain)
         return tuple(layers), freed
+
+
+def _labels(image: Image) -> dict[str, str]:
+    return dict(image.config.config.labels)
 
 
 def _short(image_id: str) -> str:

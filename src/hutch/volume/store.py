@@ -71,10 +71,12 @@ class VolumeStore:
 
     Args:
         root: the data root.
+        told: gets what happened (create, destroy) and the volume's name.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, told: Callable[[str, str], None] = lambda *_: None) -> None:
         self._directory = f"{root}/volumes"
+        self._told = told
         self._tmp = f"{root}/tmp"
 
     def create(
@@ -111,9 +113,12 @@ class VolumeStore:
         with self._locked():
             if announce:
                 announce(name)
-            if not os.path.lexists(path):
+            missing = not os.path.lexists(path)
+            if missing:
                 self._make(path, Volume(name, anonymous, int(time.time()), dict(labels or {}), wanted))
             found = self.get(name)
+        if missing:
+            self._told("create", name)
         if wanted and found.options != wanted:
             raise Conflict(f"a volume named {name} already exists with other options", hint="remove it first")
         return found
@@ -218,6 +223,7 @@ class VolumeStore:
             delete(gone)
         finally:
             os.close(lock_fd)
+        self._told("destroy", name)
         self.sweep()
 
     def prune(self, used: Callable[[], Iterable[str]], chosen: Callable[[Volume], bool]) -> Pruned:
@@ -245,6 +251,7 @@ class VolumeStore:
             try:
                 freed += _usage(f"{gone}/_data")
                 delete(gone)
+                self._told("destroy", name)
             except OSError as problem:
                 problems.append(f"volume {name}: {problem.filename}: {os.strerror(problem.errno or 0).lower()}")
             finally:
