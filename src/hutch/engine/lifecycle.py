@@ -476,7 +476,7 @@ def remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: bool
     for key in (record.id, *snapshots):
         engine.snapshots.remove(key)
     if volumes:
-        remove_volumes(engine, record.volumes)
+        remove_volumes(engine, record)
     if record.first_id or lost:
         from hutch.engine import idranges
 
@@ -490,10 +490,12 @@ def _of(container_id: str, keys: list[str]) -> list[str]:
     return [key for key in keys if key.startswith(f"{container_id}-")]
 
 
-def remove_volumes(engine: Engine, names: list[str]) -> None:
+def remove_volumes(engine: Engine, record: ContainerRecord) -> None:
     """Remove a container's anonymous volumes; one that is gone, or that another container took up, is left."""
-    for name in names:
+    from hutch.engine.storage import remove_volume
+
+    for name in record.volumes:
         try:
-            engine.volumes.remove(name)
+            remove_volume(engine, name, but=record.id)
         except (NotFound, Conflict):
             continue

@@ -93,7 +93,7 @@ def attach(
         engine: whose volumes.
         requests: of `wanted_mounts`.
         source: the container's root file system, which empty volumes are filled from.
-        directory: the container; anonymous volumes are noted on its record.
+        directory: the container; volumes are noted on its record before they are made.
         undo: gets a step for what is made for this container alone.
 
     Raises:
@@ -240,12 +240,14 @@ def _volume(
     labels = dict(label.partition("=")[::2] for label in request.labels)
 
     def announce(name: str) -> None:
-        if not request.source:
-            directory.record.volumes.append(name)
-            directory.save(durable=False)
+        record = directory.record
+        if request.source:
+            record.mounted_volumes = sorted({*record.mounted_volumes, name})
+        else:
+            record.volumes.append(name)
             undo.add(lambda: _remove_volume(engine, name))
+        directory.save(durable=False)
         noted.append(request.replace(source=name))
-        mountrecord.write(directory, noted)
 
     volume = engine.volumes.create(
         request.source, labels=labels, options=dict(request.volume_options), announce=announce
@@ -341,9 +343,12 @@ def volumes_in_use(engine: Engine) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for directory in engine.containers.all():
         with directory:
-            names = {mount.source for mount in mountrecord.read(directory) if mount.kind == "volume"}
-            for name in sorted(names | set(directory.record.volumes)):
-                found.setdefault(name, []).append(directory.record.id)
+            record = directory.record
+            names = {*record.volumes, *record.mounted_volumes}
+            if record.status == "dead":  # its record is damaged, but what it had is noted elsewhere too
+                names = {mount.source for mount in mountrecord.read(directory) if mount.kind == "volume"}
+            for name in names:
+                found.setdefault(name, []).append(record.id)
     return found
 
 
