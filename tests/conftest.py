@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import cgroups, files, host, images, leaks, registries, session, users
 from tests.support.docker import Docker, dockerd
+from tests.support.engines import end_engine
 from tests.support.podman import Podman
 from tests.support.podman import podman as private_podman
 
@@ -79,7 +80,10 @@ def tmp_root(leaks_nothing: None) -> Iterator[Roots]:
         roots = Roots(base, f"{base}/data", f"{base}/state")
         for path in (roots.data, roots.state):
             os.mkdir(path, 0o700)
-        yield roots
+        try:
+            yield roots
+        finally:
+            end_engine(roots.state)
 
 
 @pytest.fixture
@@ -196,7 +200,10 @@ def _user(installed: users.Installation, *, subids: bool) -> Iterator[users.Ordi
     if os.geteuid() != 0 and subids != (host.missing(("subids",)) == ""):
         pytest.skip(f"this user has {'no ' if subids else ''}subordinate ids")
     with users.ordinary_user(installed, subids=subids) as user:
-        yield user
+        try:
+            yield user
+        finally:
+            end_engine(f"{user.runtime_dir}/hutch")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from hutch.engine.engine import Engine
 from tests.conftest import Roots
 from tests.support.cli import Cli
 from tests.support.host import requires
@@ -94,7 +95,7 @@ def test_a_signal_death_is_128_and_its_number(run):
     run("sh", "-c", "sleep 9 & kill -9 $!; wait $!", status=137)
 
 
-@pytest.mark.parametrize("flag", ["--nosuch", "-Z", "--memory=3x", "--network=bridge", "-d", "-p=80:80"])
+@pytest.mark.parametrize("flag", ["--nosuch", "-Z", "--memory=3x", "--network=bridge", "-p=80:80"])
 def test_wrong_flags_are_125(run, flag):
     done = run("true", flags=(flag,), status=125)
     assert done.stderr.startswith("hutch: ")
@@ -234,15 +235,14 @@ def test_a_memory_hog_dies_at_its_limit_and_that_is_recorded(run, hutch):
     hog = ["sh", "-c", "head -c 200m /dev/zero | tail"]
     done = hutch(*run.argv("--name", "hog", "-m", "24m"), *hog, check=False)
     assert done.returncode == 137
-    with open(f"{hutch_root(hutch)}/containers/{container_id(hutch, 'hog')}/container.json", encoding="utf-8") as file:
-        record = json.load(file)
-    assert (record["oom_killed"], record["exit_code"]) == (True, 137)
+    record = Engine(hutch_root(hutch)).containers.find("hog").record
+    assert (record.oom_killed, record.exit_code) == (True, 137)
     assert "Exited (137)" in hutch("ps", "-a").stdout
     hutch("rm", "hog")
 
 
 def container_id(hutch, name):
-    return os.readlink(f"{hutch_root(hutch)}/names/{name}")
+    return Engine(hutch_root(hutch)).containers.find(name).record.id
 
 
 def test_c17_limits_are_in_force_inside(run):
@@ -277,6 +277,7 @@ def test_two_web_servers_on_one_port(run, hutch):
             process.send_signal(signal.SIGKILL if process.poll() is None else 0)
             process.wait()
             process.stdout.close()
+        hutch("rm", "-f", "one", "two")
     wait_until(lambda: hutch("ps", "-aq").stdout == "", 10)
 
 
@@ -291,12 +292,15 @@ def test_signals_reach_the_container(run, hutch):
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_killed_hutch_takes_its_container_along(run, hutch, keep):
+def test_a_container_goes_on_without_the_hutch_that_started_it(run, hutch, keep):
     flags = ("--name", "orphan") if keep else ("--rm", "--name", "orphan")
     argv = hutch_argv(hutch, *run.argv(*flags), "sh", "-c", "echo ready; sleep 60")
     with subprocess.Popen(argv, env=hutch.env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         process.kill()
+    assert hutch("exec", "orphan", "echo", "alive").stdout == "alive\n"
+    assert "Up " in hutch("ps").stdout
+    hutch("kill", "orphan")
     if keep:
         wait_until(lambda: "Exited (137)" in hutch("ps", "-a").stdout, 10)
         hutch("rm", "orphan")

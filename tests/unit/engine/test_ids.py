@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hutch.engine import idranges
 from hutch.engine.containers import ContainerStore
+from hutch.engine.database import Database
 from hutch.engine.ids import host_id, keep_ids, new_id, new_name
 from hutch.errors import AlreadyExists, ContainerNotFound, InvalidArgument, Unavailable
 from hutch.runtime.state import check_id
@@ -40,7 +41,7 @@ def test_an_id_without_a_mapping_is_an_error():
 
 def test_ranges_are_taken_once_given_back_and_taken_over(tmp_path, monkeypatch):
     monkeypatch.setattr(idranges, "pool", lambda: [100, 200])
-    store = ContainerStore(str(tmp_path))
+    store = ContainerStore(str(tmp_path), Database(str(tmp_path)))
     holders = [store.create() for _ in range(3)]
     ids = [holder.record.id for holder in holders]
     first, second = idranges.take(str(tmp_path), ids[0]), idranges.take(str(tmp_path), ids[1])
@@ -59,7 +60,7 @@ def test_ranges_are_taken_once_given_back_and_taken_over(tmp_path, monkeypatch):
 
 
 def test_a_name_has_one_owner_and_is_free_after_a_crash(tmp_path):
-    store = ContainerStore(str(tmp_path))
+    store = ContainerStore(str(tmp_path), Database(str(tmp_path)))
     one = store.create("one")
     one.save()
     with pytest.raises(AlreadyExists, match="already in use"):
@@ -71,13 +72,35 @@ def test_a_name_has_one_owner_and_is_free_after_a_crash(tmp_path):
     store.remove(one)
     with pytest.raises(ContainerNotFound):
         store.find("one")
-    os.symlink("f" * 64, tmp_path / "names" / "crashed")
-    with store.create("crashed") as again:
-        assert again.record.name == "crashed"
+    with store.create("one") as again:
+        assert again.record.name == "one"
+
+
+def test_a_row_without_a_directory_is_of_a_maker_that_was_killed(tmp_path):
+    database = Database(str(tmp_path))
+    store = ContainerStore(str(tmp_path), database)
+    with store.create("crashed") as crashed:
+        os.rmdir(crashed.path)
+    assert store.abandoned() == []
+    with pytest.raises(ContainerNotFound):
+        store.find("crashed")
+    store.create("crashed").close()
+
+
+def test_fields_that_others_changed_meanwhile_stay(tmp_path):
+    store = ContainerStore(str(tmp_path), Database(str(tmp_path)))
+    with store.create("one") as mine, store.find("one") as theirs:
+        theirs.record.restart = {"Name": "always", "MaximumRetryCount": 0}
+        theirs.save()
+        mine.record.exit_code = 7
+        mine.save()
+        assert mine.record.restart["Name"] == "always"
+        theirs.refresh()
+        assert theirs.record.exit_code == 7
 
 
 def test_what_was_removed_meanwhile_is_not_found(tmp_path):
-    store = ContainerStore(str(tmp_path))
+    store = ContainerStore(str(tmp_path), Database(str(tmp_path)))
     holder = store.create("gone")
     holder.save()
     with store.find("gone") as other:

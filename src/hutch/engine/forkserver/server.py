@@ -91,6 +91,8 @@ class _Server:
         signals.handle(signals.SIGCHLD, lambda *_: None)
         for number in (signals.SIGINT, signals.SIGQUIT, signals.SIGHUP):
             signals.handle(number, signals.SIG_IGN)
+        signals.handle(signals.SIGTERM, signals.SIG_DFL)
+        signals.pthread_sigmask(signals.SIG_SETMASK, ())
         poll = select.poll()
         poll.register(LISTENER_FD, select.POLLIN)
         poll.register(wake_fd, select.POLLIN)

@@ -9,6 +9,7 @@ from hutch.engine.engine import Engine
 from hutch.engine.monitor import protocol
 from hutch.engine.monitor.monitor import Monitor
 from hutch.errors import HutchError, InvalidArgument
+from hutch.linux.process import pidfd_open
 from hutch.runtime import entering, signals
 
 TYPE_CHECKING = False
@@ -30,7 +31,7 @@ def serve(channel: Channel, root: str, state: str) -> None:
     for number in (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT):
         signals.handle(number, signals.SIG_IGN)
     os.setsid()
-    os.umask(0o077)
+    os.umask(0o022)  # a container whose ids are mapped can read its cgroups only if everybody can
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
     if not poll.poll(_PATIENCE_MS):
@@ -41,7 +42,7 @@ def serve(channel: Channel, root: str, state: str) -> None:
     try:
         request = protocol.parse(message)
         if request.get("op") == "end":
-            os.kill(os.getppid(), signals.SIGTERM)
+            _end_server()
             return
         if request.get("op") != "start" or len(fds) != 1:
             raise InvalidArgument("malformed request")
@@ -57,3 +58,13 @@ def serve(channel: Channel, root: str, state: str) -> None:
         for fd in fds:
             os.close(fd)
     monitor.run()
+
+
+def _end_server() -> None:
+    """End our parent; whoever asked for it sees by the end of the connection that it is over."""
+    server = os.getppid()
+    pidfd = pidfd_open(server)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    os.kill(server, signals.SIGTERM)
+    poll.poll(_PATIENCE_MS)
