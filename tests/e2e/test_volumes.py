@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,6 @@ from tests.conftest import Roots
 from tests.support.cli import Cli
 from tests.support.evil import EvilImage, Layer
 from tests.support.host import requires
-from tests.support.programs import wait_until
 
 pytestmark = requires("root")
 
@@ -89,12 +90,12 @@ def mounted(tmp_path: Path) -> Iterator[list[str]]:
 
 def test_a_volumes_life(tmp_root):
     cli = Cli(tmp_root.options)
-    assert cli("volume", "ls").stdout == "DRIVER    VOLUME NAME\n"
+    assert cli("volume", "ls").stdout.split() == ["DRIVER", "VOLUME", "NAME"]
     assert cli("volume", "create", "--label", "a=b", "--label", "c", "data").stdout == "data\n"
     assert cli("volume", "create", "data").stdout == "data\n"
     anonymous = cli("volume", "create").stdout.strip()
     assert re.fullmatch("[0-9a-f]{64}", anonymous)
-    assert cli("volume", "ls").stdout.splitlines()[0] == "DRIVER    VOLUME NAME"
+    assert ["local", "data"] in [line.split() for line in cli("volume", "ls").stdout.splitlines()]
     (shown,) = json.loads(cli("volume", "inspect", "data").stdout)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", shown.pop("CreatedAt"))
     assert shown == {
@@ -302,33 +303,38 @@ def test_x9_a_damaged_volume_is_named_and_goes(box):
     assert os.listdir(f"{box.roots.data}/volumes") == []
 
 
-def filling(slow: Box, *command: str) -> subprocess.Popen[str]:
-    """A run that fills the volume `slow` with /many, in the middle of it."""
+@contextlib.contextmanager
+def filling(slow: Box, *command: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A run that fills the volume `slow` with /many: its process, and the helper's pid, stopped in the middle."""
     argv = [*slow.cli.words, *slow.argv("--rm", "-v", "slow:/many"), *command]
-    process = subprocess.Popen(argv, env=slow.cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     part = f"{slow.roots.data}/volumes/slow/fill.part"
-    wait_until(lambda: os.path.isdir(part) and len(os.listdir(part)) > 10, 20, lambda: process.poll() is not None)
-    return process
-
-
-def children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        return [int(word) for word in file.read().split()]
+    with subprocess.Popen(argv, env=slow.cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not os.path.isdir(part):
+            assert process.poll() is None
+            time.sleep(0.001)
+        with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
+            (helper,) = map(int, file.read().split())
+        os.kill(helper, signal.SIGSTOP)
+        assert len(os.listdir(part)) < MANY
+        try:
+            yield process, helper
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(helper, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("helper", ["lives", "dies"])
 def test_a_killed_filling_is_finished_or_begun_again(slow, helper):
-    with filling(slow, "true") as process:
-        found = children(process.pid)
+    with filling(slow, "true") as (process, pid):
         process.kill()
-        for pid in found if helper == "dies" else ():
+        if helper == "dies":
             os.kill(pid, signal.SIGKILL)
     assert slow.run("sh", "-c", "ls /many | wc -l", flags=("-v", "slow:/many")) == f"{MANY}\n"
     assert sorted(os.listdir(f"{slow.roots.data}/volumes/slow")) == ["_data", "volume.json"]
 
 
 def test_control_c_in_a_filling_leaves_an_empty_volume(slow):
-    with filling(slow, "true") as process:
+    with filling(slow, "true") as (process, _):
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     assert (process.returncode, said) == (130, "")
@@ -341,14 +347,26 @@ def test_control_c_in_a_filling_leaves_an_empty_volume(slow):
 
 
 def test_what_a_container_writes_meanwhile_is_kept(slow):
-    with filling(slow, "sh", "-c", "ls /many | wc -l; cat /many/0") as process:
+    with filling(slow, "sh", "-c", "ls /many | wc -l; cat /many/0") as (process, helper):
         slow.run("sh", "-c", "echo mine > /many/0", flags=("-v", "slow:/many:nocopy"))
+        os.kill(helper, signal.SIGCONT)
         out, said = process.communicate(timeout=30)
-    assert process.returncode == 0, said
-    count, content = out.splitlines()
-    assert content == "mine"
-    assert count in ("1", str(MANY))  # not empty when the copy was ready, or by a hair
+    assert (process.returncode, out) == (0, "1\nmine\n"), said
+    assert sorted(os.listdir(f"{slow.roots.data}/volumes/slow")) == ["_data", "volume.json"]
     assert slow.run("cat", "/many/0", flags=("-v", "slow:/many")) == "mine\n"
+
+
+def test_a_filling_killed_while_it_moves_is_finished_and_replaces_nothing(box):
+    box.cli("volume", "create", "data")
+    place = Path(f"{box.roots.data}/volumes/data")
+    (place / "fill" / "dir").mkdir(parents=True)
+    for name in ("one", "two", "dir/three"):
+        (place / "fill" / name).write_text("of the image\n")
+    (place / "_data" / "one").write_text("mine\n")
+    (place / "fill").chmod(0o750)
+    shown = box.run("sh", "-c", "cd /d; cat one two dir/three; stat -c %a .", flags=("-v", "data:/d"))
+    assert shown == "mine\nof the image\nof the image\n750\n"
+    assert sorted(os.listdir(place)) == ["_data", "volume.json"]
 
 
 def test_two_containers_at_once_see_the_same_whole_volume(slow):
