@@ -56,6 +56,7 @@ def live(pidfd: int, *, own_users: bool, alone: bool) -> Root:
     if alone:
         whole_fd, root_fd = root_fd, mount.open_tree(root_fd, "", mount.OPEN_TREE_CLONE)
         os.close(whole_fd)
+    hide()
     _settle(own_users=own_users)
     return Root(root_fd)
 
@@ -92,6 +93,7 @@ def mounted(spec: Spec, bundle: str, rootfs: str, root_mounts: Sequence[Mount], 
     finally:
         spaces.close()
         setup.proc.close()
+    hide()  # before the user namespace is entered: it may mount nothing here
     if users_fd >= 0:
         os.setgroups(())
         setns(users_fd, CLONE_NEWUSER)
@@ -130,7 +132,6 @@ def more_files(wanted: int) -> None:
 
 
 def _settle(*, own_users: bool) -> None:
-    hide()
     if own_users:
         process.setresgid(0, 0, 0)
         process.setresuid(0, 0, 0)

@@ -163,6 +163,8 @@ class TreeWriter:
                 for child in sorted(os.fsencode(child) for child in os.listdir(below_fd)):
                     try:
                         self._tree(below_fd, child, path.rstrip(b"/") + b"/" + child, depth + 1)
+                    except PermissionError:
+                        self._left_out("files that the container's root may not read")
                     except OSError as problem:
                         if problem.errno not in _GONE:
                             raise
