@@ -390,3 +390,29 @@ def test_a_full_disk_leaves_an_empty_volume(slow, mounted):
     assert slow.cli("ps", "-aq").stdout == ""
     subprocess.run(["mount", "-o", "remount,size=64m", place], check=True)
     assert slow.run("sh", "-c", "ls /many | wc -l", flags=("-v", "small:/many")) == f"{MANY}\n"
+
+
+def test_no_volume_is_pruned_from_under_a_container_that_begins_to_use_it(box):
+    for name in ("one", "two"):
+        box.cli(*box.argv("--name", name, "-v", "kept:/d"), "true")
+    argv = [*box.cli.words, *box.argv("--rm", "-v", "shared:/full"), "cat", "/full/three"]
+    runs = [
+        subprocess.Popen(argv, env=box.cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    while any(process.poll() is None for process in runs):
+        box.cli("volume", "prune", "-af")
+    assert [process.communicate() for process in runs] == [("three\n", "")] * 4
+    assert "kept" in box.names()
+
+
+def test_an_anonymous_volume_stays_with_who_took_it_up(box):
+    box.cli(*box.argv("--name", "first", "-v", "/d"), "sh", "-c", "echo kept > /d/f")
+    box.cli(*box.argv("--name", "second", "--volumes-from", "first"), "true")
+    (name,) = box.names()
+    box.cli("rm", "-v", "first")
+    assert box.names() == [name]
+    assert box.run("cat", "/d/f", flags=("--volumes-from", "second")) == "kept\n"
+    box.cli("rm", "second")
+    box.cli("volume", "prune", "-f")
+    assert box.names() == []
