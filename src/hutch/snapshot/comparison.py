@@ -146,7 +146,9 @@ class Comparison:
     ) -> Iterator[Difference]:
         here.opaque = old_directory and not self._whole and self._whiteouts.is_opaque(child_fd)
         # A directory that is the same is told of only once something in it is not; one on the way to a mount point too.
-        waits = here.kind == SAME or (here.kind == ADDED and (here.path in self._points or here.path in self._above))
+        engines = here.path in self._points or here.path in self._above
+        same = here.kind == SAME and (engines or self._whole or not self.everything)
+        waits = same or (here.kind == ADDED and engines)
         if not waits or here.opaque:
             yield from self._found(here)
         else:
