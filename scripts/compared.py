@@ -35,8 +35,8 @@ DIFFERS = {
     "device": "no CDI names; root's containers with devices have no private ids",
     "ipc": "no `container:NAME`",
     "memory-swappiness": "cgroup v1 only",
-    "mount": "types bind, volume, tmpfs and image; no `volume-subpath` and `image-subpath` yet; images are read-only "
-    "unless `rw=true`",
+    "mount": "types bind, volume, tmpfs and image; images are read-only unless `rw=true`; a volume "
+    "with the options of a tmpfs is each container's own",
     "network": "the default is `none`; besides `host` and `container:NAME`",
     "oom-kill-disable": "cgroup v1 only",
     "pids-limit": "the default is 4096",
@@ -123,7 +123,9 @@ COMMANDS = {
     "tag": "",
     "top": "", "unpause": "", "update": "",
     "version": "format",
-    "volume": "", "wait": "",
+    "volume create": "driver label opt", "volume inspect": "format", "volume ls": "filter format quiet",
+    "volume prune": "all filter force", "volume rm": "force",
+    "wait": "",
 }  # fmt: skip
 
 
