@@ -173,12 +173,9 @@ class Attached:
 
     def _receive(self, channel: Channel) -> None:
         try:
-            message, _ = channel.recv(protocol.REQUEST_LIMIT)
+            kind, content = protocol.receive(channel)
         except BlockingIOError:
             return
-        except ConnectionResetError:
-            message = b""
-        kind, content = message[:1], message[1:]
         if kind == protocol.STDOUT:
             self._show(1, content)
         elif kind in (protocol.STDERR, protocol.STEP):
@@ -190,7 +187,7 @@ class Attached:
         elif kind == protocol.ENDED:
             self._ended = protocol.parse(content)
             self._over = True
-        elif not message:
+        elif not kind:
             self._over = True
 
     def _show(self, fd: int, data: bytes) -> None:

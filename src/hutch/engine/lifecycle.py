@@ -165,14 +165,14 @@ def await_start(channel: Channel, told: Callable[[bytes, bytes], object] = lambd
         Unavailable: its monitor was killed.
     """
     while True:
-        message, _ = channel.recv(protocol.REQUEST_LIMIT)
-        if not message:
+        kind, content = protocol.receive(channel)
+        if not kind:
             raise Unavailable("the container's monitor has gone")
-        if message[:1] == protocol.FAILED:
-            raise protocol.as_error(message[1:])
-        if message[:1] == protocol.STARTED:
-            return protocol.parse(message[1:])
-        told(message[:1], message[1:])
+        if kind == protocol.FAILED:
+            raise protocol.as_error(content)
+        if kind == protocol.STARTED:
+            return protocol.parse(content)
+        told(kind, content)
 
 
 def await_end(channel: Channel) -> dict[str, Any]:
@@ -183,13 +183,13 @@ def await_end(channel: Channel) -> dict[str, Any]:
         Unavailable: its monitor was killed.
     """
     while True:
-        message, _ = channel.recv(protocol.REQUEST_LIMIT)
-        if not message:
+        kind, content = protocol.receive(channel)
+        if not kind:
             raise Unavailable("the container's monitor has gone")
-        if message[:1] == protocol.FAILED:
-            raise protocol.as_error(message[1:])
-        if message[:1] == protocol.ENDED:
-            return protocol.parse(message[1:])
+        if kind == protocol.FAILED:
+            raise protocol.as_error(content)
+        if kind == protocol.ENDED:
+            return protocol.parse(content)
 
 
 def connect(engine: Engine, container_id: str, request: dict[str, Any]) -> Channel | None:
@@ -213,17 +213,17 @@ def connect(engine: Engine, container_id: str, request: dict[str, Any]) -> Chann
         os.close(dir_fd)
     try:
         channel.send(protocol.document(b"", request))
-        message, _ = channel.recv(protocol.REQUEST_LIMIT)
+        kind, content = protocol.receive(channel)
     except OSError as error:
         channel.close()
         if error.errno not in (errno.EPIPE, errno.ECONNRESET):
             raise
         return None
-    if message[:1] == protocol.ACCEPTED:
+    if kind == protocol.ACCEPTED:
         return channel
     channel.close()
-    if message[:1] == protocol.FAILED:
-        raise protocol.as_error(message[1:])
+    if kind == protocol.FAILED:
+        raise protocol.as_error(content)
     return None
 
 

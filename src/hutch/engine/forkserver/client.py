@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LOG = "fork-server.log"
 _ATTEMPTS = 5
+_WORDS_BYTES = 2000
 _PASSED_ON = ("PATH", "HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "DBUS_SESSION_BUS_ADDRESS")
 _START = "import sys; sys.path[:0] = {path!r}; from hutch.engine.forkserver.server import main; main()"
 
@@ -46,18 +47,29 @@ def ask(root: str, state: str, request: dict[str, Any], fds: Sequence[int] = ())
         channel = _connect(root, state)
         try:
             channel.send(message, fds)
-            answer, _ = channel.recv(protocol.REQUEST_LIMIT)
+            kind, content = protocol.receive(channel)
         except OSError as error:
             channel.close()
             if error.errno not in (errno.EPIPE, errno.ECONNRESET):
                 raise
             continue  # it ended just now, being idle
-        if answer == protocol.ACCEPTED:
+        if kind == protocol.ACCEPTED:
             return channel
         channel.close()
-        if answer[:1] == protocol.FAILED:
-            raise protocol.as_error(answer[1:])
-    raise Unavailable("the fork server does not answer", hint=f"{state}/{LOG} may say why")
+        if kind == protocol.FAILED:
+            raise protocol.as_error(content)
+    raise Unavailable(f"the fork server does not answer: {_last_words(state)}", hint=f"see {state}/{LOG}")
+
+
+def _last_words(state: str) -> str:
+    """The last line of its log."""
+    try:
+        with open(f"{state}/{LOG}", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _WORDS_BYTES))
+            lines = file.read(_WORDS_BYTES).decode("utf-8", "replace").split("\n")
+    except OSError:
+        return "it said nothing"
+    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def end(state: str) -> None:

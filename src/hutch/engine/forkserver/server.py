@@ -38,6 +38,7 @@ _MODULES = (
     "hutch.runtime.exec",
     "hutch.snapshot.choose",
     "hutch.snapshot.copy",
+    "hutch.snapshot.duplicate",
     "hutch.snapshot.overlay",
     "hutch.snapshot.removal",
     "hutch.volume.store",

@@ -4,6 +4,7 @@
     {"op": "attach", …}      ───request──▶
     STDIN data · END_OF_INPUT
     RESIZE · SIGNAL          ───────────▶
+    RELEASE
                              ◀───────────     STARTED · STDOUT · STDERR · WARNING · STEP
                              ◀───────────     ENDED or FAILED, and the end
 
@@ -13,6 +14,7 @@ keep messages apart (SOCK_SEQPACKET). Nothing is larger than LIMIT.
 
 from __future__ import annotations
 
+import os
 import struct
 
 from hutch import errors
@@ -23,16 +25,34 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from hutch.linux.seqpacket import Channel
+
 CHUNK = 65536
 LIMIT = CHUNK + 1
 REQUEST_LIMIT = 1 << 20
 
-STDIN, END_OF_INPUT, RESIZE, SIGNAL = b"i", b"e", b"r", b"k"
+STDIN, END_OF_INPUT, RESIZE, SIGNAL, RELEASE = b"i", b"e", b"r", b"k", b"l"
 ACCEPTED, STARTED, STDOUT, STDERR, WARNING, STEP, ENDED, FAILED, STALE = (
     b"a", b"s", b"o", b"x", b"w", b"t", b"q", b"f", b"!",
 )  # fmt: skip
 
 _SIZE = struct.Struct("<HH")
+
+
+def receive(channel: Channel) -> tuple[bytes, bytes]:
+    """The next message: its kind and its content, both empty at the end.
+
+    Raises:
+        OSError: as `Channel.recv`, but for ECONNRESET: the other end has closed without reading all of ours, which the
+            kernel says before it hands out what that had sent.
+    """
+    try:
+        message, fds = channel.recv(REQUEST_LIMIT)
+    except ConnectionResetError:
+        message, fds = channel.recv(REQUEST_LIMIT)
+    for fd in fds:
+        os.close(fd)
+    return message[:1], message[1:]
 
 
 def resize(rows: int, columns: int) -> bytes:
