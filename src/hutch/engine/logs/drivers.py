@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TypeVar
 
-    from hutch.engine.logs.lines import LogWriter, Sink
+    from hutch.engine.logs.lines import LogWriter as LogWriter  # noqa: PLC0414  # part of this module's face
+    from hutch.engine.logs.lines import Sink
     from hutch.engine.logs.rotation import RotatedFile
 
     Parsed = TypeVar("Parsed")
