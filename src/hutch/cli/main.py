@@ -59,6 +59,7 @@ COMMANDS = {
     "volume ls": ("volume_ls", "List volumes"),
     "volume prune": ("volume_prune", "Remove anonymous volumes that no container uses"),
     "volume rm": ("volume_rm", "Remove one or more volumes and their data"),
+    "completion": ("completion", "Print the script by which bash, fish or zsh completes commands, flags and names"),
     "version": ("version", "Show what this is and what it runs on"),
     "info": ("info", "Show what hutch found on this system, and what it chose"),
 }
@@ -85,7 +86,7 @@ ALIASES = {
     "volume list": "volume ls",
     "volume remove": "volume rm",
 }
-_GROUPS = ("container", "image", "system", "volume")
+GROUPS = ("container", "image", "system", "volume")
 _DEBUG = "HUTCH_DEBUG"
 _BUG_TEXT_MAX = 500
 _EXAMPLES = """\
@@ -170,7 +171,7 @@ def _bug(error: Exception) -> Internal:
 def _dispatch(words: list[str]) -> int:
     from hutch.cli import flags
 
-    table = _global_flags()
+    table = global_flags()
     try:
         given, rest = flags.parse(table, words, interspersed=False)
     except flags.HelpRequested:
@@ -186,13 +187,17 @@ def _dispatch(words: list[str]) -> int:
     if not rest:
         print(_overview(table))
         return 0
+    if rest[0] == "__complete":
+        from hutch.cli import completing
+
+        return completing.run(rest[1:], given)
     name, arguments = _command_name(rest)
     return _run(load(name), arguments, given)
 
 
 def _command_name(words: list[str]) -> tuple[str, list[str]]:
     name = words[0]
-    if name in _GROUPS and len(words) > 1 and not words[1].startswith("-"):
+    if name in GROUPS and len(words) > 1 and not words[1].startswith("-"):
         name, words = f"{name} {words[1]}", words[1:]
     name = ALIASES.get(name, name)
     if name not in COMMANDS:
@@ -262,7 +267,8 @@ def _with_usage(error: HutchError, usage: str, name: str) -> HutchError:
     return type(error)(message, hint=error.hint)
 
 
-def _global_flags() -> tuple[Flag, ...]:
+def global_flags() -> tuple[Flag, ...]:
+    """What may stand before a command."""
     from hutch.cli.flags import Flag
 
     return (
