@@ -14,13 +14,14 @@ from __future__ import annotations
 import os
 
 from hutch.engine import events, lifecycle
+from hutch.engine.accounts import enter, total
 from hutch.engine.monitor import protocol, restarting
 from hutch.engine.monitor.health import HealthCheck
 from hutch.engine.monitor.loop import READ, Loop, clock
 from hutch.engine.monitor.process import AttachedProcess
 from hutch.engine.monitor.session import fork_session
 from hutch.engine.monitor.starting import Starter, socket_place
-from hutch.engine.monitor.usage import final_usage
+from hutch.engine.monitor.usage import Meter
 from hutch.errors import ContainerNotFound, ContainerSetupFailed, HutchError, InvalidArgument, NoUserNamespaces
 from hutch.linux import seqpacket
 from hutch.linux.process import pidfd_open, pidfd_send_signal, set_child_subreaper
@@ -77,6 +78,7 @@ class Monitor:
         self._restart_timer: Timer | None = None
         self._again = False
         self._began = 0.0
+        self._meter: Meter | None = None
 
     def _open_log(self) -> LogWriter | None:
         from hutch.engine.logs.drivers import LogSource, open_writer
@@ -127,6 +129,7 @@ class Monitor:
             )
         )
         self.container = container
+        self._meter = Meter(container)
         try:
             self._pidfd = pidfd_open(container.pid)
             status = process_status(container.pid)
@@ -290,13 +293,15 @@ class Monitor:
         record = self.directory.record
         record.exit_code, record.finished = exit_code, now()
         record.oom_killed = oom_killed(container)
-        record.usage = final_usage(container, record)
+        used = self._meter.read() if self._meter else {}
+        record.usage = total([record.usage, used])
         record.status = "restarting" if self._comes_back() else ("removing" if record.auto_remove else "exited")
         record.pid = record.start_time = 0
         try:
             self._save()
         except ContainerNotFound:
             pass  # its row was removed by hand: there is nobody to tell
+        enter(self.engine.database, record, used)
         self.process.ended()
         if self._health is not None:
             self._health.close()
@@ -316,6 +321,9 @@ class Monitor:
     def _discard(self) -> None:
         """Take the runtime's part of the container away."""
         container, self.container = self.container, None
+        if self._meter is not None:
+            self._meter.close()
+            self._meter = None
         if container is not None:
             container.delete(force=True)
             container.close()

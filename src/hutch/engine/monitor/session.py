@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 
-from hutch.engine import events
+from hutch.engine import accounts, events
 from hutch.engine.execs import ExecRecord, exec_process_spec, forget, save
 from hutch.engine.monitor import protocol
 from hutch.engine.monitor.loop import Loop, clock
 from hutch.engine.monitor.process import AttachedProcess
+from hutch.engine.monitor.usage import of_process
 from hutch.errors import ContainerSetupFailed, HutchError, InvalidState
 from hutch.linux.process import pidfd_open, pidfd_send_signal, set_child_subreaper
 from hutch.runtime import entering, signals
@@ -144,18 +145,19 @@ class Session:
     def _reap(self) -> None:
         while self._pid:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
                 return
             if pid == self._pid:
-                self._ended(signals.exit_status(status))
+                self._ended(signals.exit_status(status), of_process(used, self._began))
 
-    def _ended(self, exit_code: int) -> None:
+    def _ended(self, exit_code: int, used: dict[str, Any]) -> None:
         self._pid = 0
         self._exec.exit_code, self._exec.finished, self._exec.running = exit_code, now(), False
         save(self._engine.database, self._exec)
+        accounts.enter(self._engine.database, self._record, used, exec_id=self._exec.id)
         self._process.ended()
         os.close(self._pidfd)
         self._pidfd = -1
