@@ -19,8 +19,6 @@ from tests.support.cli import Cli
 from tests.support.evil import EvilImage, Layer
 from tests.support.host import requires
 
-pytestmark = requires("root")
-
 APPLETS = "cat cp df find grep head id ln ls mkdir mv rm sh sleep stat touch true wc".split()
 MANY = 1500
 
@@ -416,3 +414,32 @@ def test_an_anonymous_volume_stays_with_who_took_it_up(box):
     box.cli("rm", "second")
     box.cli("volume", "prune", "-f")
     assert box.names() == []
+
+
+@requires("userns")
+@pytest.mark.parametrize("kind", ["ordinary_user", "single_id_user"])
+def test_an_ordinary_users_volumes(kind, request, registry, busybox_image):
+    user = request.getfixturevalue(kind)
+    name = busybox_image.push(registry, "volumes/busybox:latest")
+
+    def hutch(*words: str, status: int = 0) -> str:
+        done = user.run([user.hutch, *words], check=False)
+        assert done.returncode == status, (done.stdout, done.stderr)
+        return str(done.stdout if status == 0 else done.stderr)
+
+    assert hutch("run", "--rm", "-v", "data:/etc", name, "cat", "/etc/shells") == "/bin/sh\n"
+    own = ["sh", "-c", "mkdir /d/x; echo part > /d/x/f; chmod 0 /d/x/f /d/x; cat /d/shells"]
+    assert hutch("run", "--rm", "-v", "data:/d", name, *own) == "/bin/sh\n"
+    if kind == "ordinary_user":
+        hutch("run", "--rm", "-v", "data:/d", name, "chown", "1000:1000", "/d/x")
+    part = "src=data,dst=/d,volume-subpath=x"
+    assert hutch("run", "--rm", "--mount", part, name, "ls", "/d") == "f\n"
+    hutch("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m", "memory")
+    assert hutch("run", "--rm", "-v", "memory:/etc", name, "cat", "/etc/shells") == "/bin/sh\n"
+    hutch("volume", "create", "-o", "type=nfs", "-o", "device=:/x", "-o", "o=addr=127.0.0.1", "served")
+    assert "only root can mount nfs" in hutch("run", "--rm", "-v", "served:/d", name, "true", status=125)
+    size = hutch("volume", "ls", "--filter", "name=data", "--format", "{{.Size}}").strip()
+    assert size not in ("0B", "N/A")
+    hutch("volume", "prune", "-af")
+    assert hutch("volume", "ls", "-q") == ""
+    assert os.listdir(f"{user.home}/.local/share/hutch/tmp") == []
