@@ -108,6 +108,60 @@ def test_a_follower_finds_its_way_when_only_two_files_are_kept(driver, directory
     assert follower.stop() == sent
 
 
+class Numbered:
+    """Writes numbered lines, each a third of a file."""
+
+    def __init__(self, driver: str, options: dict[str, str], directory: str) -> None:
+        self.writer = open_writer(driver, options, directory, SOURCE)
+        self.sent: list[bytes] = []
+
+    def write(self, count: int) -> None:
+        for _ in range(count):
+            self.sent.append(b"line %d %b\n" % (len(self.sent), b"x" * 300))
+            self.writer.write(1, self.sent[-1], time.time_ns())
+
+
+@pytest.mark.parametrize("driver", FILES)
+@pytest.mark.parametrize("compress", ["true", "false"])
+def test_files_that_move_while_they_are_opened_are_read_once(driver, compress, directory, monkeypatch):
+    options = {"max-size": "1k", "max-file": "20", "compress": compress}
+    numbered = Numbered(driver, options, directory)
+    numbered.write(9)
+    known = list(numbered.sent)
+    real = reading._Log._open
+
+    def moved(self, name, *, packed):
+        found = real(self, name, packed=packed)
+        if found is not None and len(numbered.sent) < 30:
+            numbered.write(3)
+        return found
+
+    monkeypatch.setattr(reading._Log, "_open", moved)
+    found = read(driver, options, directory)
+    assert found[: len(known)] == known
+    assert found == numbered.sent[: len(found)]
+    numbered.writer.close()
+
+
+@pytest.mark.parametrize("driver", FILES)
+def test_what_is_written_while_a_follower_looks_for_newer_files_is_read(driver, directory, monkeypatch):
+    options = {"max-size": "1k", "max-file": "20", "compress": "true"}
+    numbered = Numbered(driver, options, directory)
+    numbered.write(1)
+    real = reading._Log._is_newest
+
+    def busy(self, file):
+        if len(numbered.sent) < 60:
+            numbered.write(5)
+        return real(self, file)
+
+    monkeypatch.setattr(reading._Log, "_is_newest", busy)
+    running = lambda: len(numbered.sent) < 60
+    found = [entry.data for entry in reading.read_log(driver, options, directory, follow=True, running=running)]
+    assert found == numbered.sent
+    numbered.writer.close()
+
+
 @pytest.mark.parametrize("driver", FILES)
 def test_the_files_never_outgrow_their_limit(driver, directory):
     options = {"max-size": "50k", "max-file": "3", "compress": "false"}
