@@ -64,7 +64,7 @@ unit contract integration conformance e2e: dev ## one level of the tests
 bench: packages dev ## measure against docker, podman, runc, crun; tables, JSON and SVG in bench-out/
 	$(BIN)/python -m tests.bench $(ARGS)
 
-docs: dev ## make the reference of commands, and check that what the documentation points to is there
+docs: dev ## make the pages of commands, and check that what the documentation points to is there
 	$(BIN)/python scripts/docs
 
 guest: ## the tests that need a real host (systemd, cgroup v2, AppArmor), in a virtual machine, as root and as a user

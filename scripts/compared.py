@@ -44,7 +44,6 @@ DIFFERS = {
     "pull": "`always`, `missing` and `never`, no `newer`",
     "security-opt": "also `profile=strict`, `default` or `compat`; the defaults are stricter: see "
     "[Security](security.md)",
-    "sig-proxy": "always true",
     "ulimit": "without CAP_SYS_RESOURCE, limits above the caller's own are lowered, with a warning",
     "userns": "the default for root is `auto`: ids of the container's own; `keep-id` for ordinary users",
     "volume": "nosuid and nodev by default; no `:U`",
@@ -62,7 +61,6 @@ ABSENT = {
     "env-merge": "",
     "gidmap": "`--userns`",
     "health-on-failure": "",
-    "health-start-interval": "",
     "hostuser": "",
     "http-proxy": "`-e http_proxy`; nothing is passed by itself",
     "image-volume": "they are anonymous volumes",
@@ -100,28 +98,42 @@ ABSENT = {
 
 # docker's commands (podman has them too, except those about swarms) and the flags that they have there
 COMMANDS = {
-    "attach": "", "build": "", "commit": "", "cp": "", "create": "", "diff": "", "events": "", "exec": "", "export": "",
+    "attach": "detach-keys no-stdin sig-proxy",
+    "build": "",
+    "commit": "author change message pause",
+    "cp": "archive follow-link quiet",
+    "create": "", "diff": "",
+    "events": "filter format since until",
+    "exec": "detach detach-keys env env-file interactive privileged tty user workdir",
+    "export": "output",
     "history": "format human no-trunc platform quiet",
     "images": "all digests filter format no-trunc quiet tree",
     "image prune": "all filter force",
     "import": "change message platform",
     "info": "format",
     "inspect": "format size type",
-    "kill": "",
+    "kill": "signal",
     "load": "input platform quiet",
     "login": "password password-stdin username",
     "logout": "",
-    "logs": "", "network": "", "pause": "", "port": "",
+    "logs": "details follow since tail timestamps until",
+    "network": "", "pause": "", "port": "",
     "ps": "all filter format last latest no-trunc quiet size",
     "pull": "all-tags disable-content-trust platform quiet",
-    "push": "", "rename": "", "restart": "",
+    "push": "", "rename": "",
+    "restart": "signal timeout",
     "rm": "force link volumes",
     "rmi": "force no-prune platform",
     "run": "",
     "save": "output platform",
-    "search": "", "start": "", "stats": "", "stop": "",
+    "search": "",
+    "start": "attach checkpoint checkpoint-dir detach-keys interactive",
+    "stats": "all format no-stream no-trunc",
+    "stop": "signal timeout",
     "tag": "",
-    "top": "", "unpause": "", "update": "",
+    "top": "", "unpause": "",
+    "update": "blkio-weight cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems "
+    "memory memory-reservation memory-swap pids-limit restart",
     "version": "format",
     "volume create": "driver label opt", "volume inspect": "format", "volume ls": "filter format quiet",
     "volume prune": "all filter force", "volume rm": "force",
@@ -143,8 +155,8 @@ def page() -> str:
     Raises:
         ValueError: the tables above and hutch's own do not fit together.
     """
-    commands = _table(("command", "hutch", "remarks"), _commands())
-    flags = _table(("flag", "docker", "podman", "hutch", "remarks"), _flags())
+    commands = table(("command", "hutch", "remarks"), _commands())
+    flags = table(("flag", "docker", "podman", "hutch", "remarks"), _flags())
     parts = ["# Compared with docker and podman", INTRODUCTION, "## Commands", commands, ALONE]
     return "\n\n".join([*parts, "## Flags of `run`", flags]) + "\n"
 
@@ -160,16 +172,22 @@ def _commands() -> list[tuple[str, ...]]:
             continue
         known = {flag.name for flag in main.load(own).flags}
         missing = [f"`--{flag}`" for flag in flags.split() if flag not in known]
-        remark = f"without {', '.join(missing)}" if missing else "[below](#flags-of-run)" if name == "run" else ""
+        remark = (
+            f"without {', '.join(missing)}"
+            if missing
+            else "[below](#flags-of-run)"
+            if name in ("create", "run")
+            else ""
+        )
         rows.append((f"`{name}`", "works", remark))
     return rows
 
 
 def _flags() -> list[tuple[str, ...]]:
-    from hutch.cli.run_flags import RUN_FLAGS
+    from hutch.cli.main import load
     from hutch.errors import HutchError
 
-    known = {flag.name: flag for flag in RUN_FLAGS}
+    known = {flag.name: flag for flag in load("run").flags}
     wrong = (
         (DIFFERS.keys() - known.keys())
         | (ABSENT.keys() & known.keys())
@@ -197,6 +215,7 @@ def _mark(there: bool) -> str:
     return "yes" if there else ""
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Rows in Markdown."""
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in [head, ("---",) * len(head), *rows]]
     return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |").replace("|  |", "| |") for line in lines)
