@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +12,16 @@ import pytest
 from hutch.errors import HutchError
 from hutch.linux import mount as kernel
 from hutch.linux.mountinfo import mountinfo
+from hutch.linux.namespaces import setns
 from hutch.linux.paths import Root
 from hutch.runtime import rootfs
 from hutch.runtime.rootfs_targets import open_target
-from hutch.runtime.steps import Setup
+from hutch.runtime.steps import Setup, Step
 from tests.integration.runtime.conftest import Box
+from tests.support.child import in_child
 from tests.support.files import remove_tree
 from tests.support.host import requires
+from tests.support.races import swapping
 
 pytestmark = requires("root")
 
@@ -39,29 +39,6 @@ def replace(box: Box, name: str, target: str) -> None:
     os.symlink(target, path)
 
 
-@contextmanager
-def swapping(path: str, target: str) -> Iterator[None]:
-    """Exchange a directory with a link to `target`, again and again."""
-    os.symlink(target, f"{path}.link")
-    libc = ctypes.CDLL(None, use_errno=True)
-    stop = threading.Event()
-
-    def swap() -> None:
-        while not stop.wait(0.0002):
-            libc.renameat2(-100, path.encode(), -100, f"{path}.link".encode(), 2)
-
-    thread = threading.Thread(target=swap)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        for each in (path, f"{path}.link"):
-            if os.path.islink(each):
-                os.unlink(each)
-
-
 @pytest.mark.parametrize("destination", ["/proc", "/proc/self", "/proc/sys/kernel", "/link/self", "/proc/../proc/1"])
 def test_a01_nothing_is_mounted_over_procfs(box: Box, destination: str) -> None:
     os.symlink("proc", f"{box.rootfs}/link")
@@ -73,6 +50,47 @@ def test_a01_an_allowed_file_of_procfs_can_be_replaced(box: Box) -> None:
     Path(box.base, "stat").write_text("ours\n")
     box.mount("/proc/uptime", "bind", "bind", source=f"{box.base}/stat")
     assert box.run("cat", "/proc/uptime").out == "ours\n"
+
+
+def test_a01_a08_settings_go_to_procfs_though_proc_is_covered_meanwhile(box: Box) -> None:
+    """PAUSE: init waits for its limits. Then /proc gets covered by a tree that has a file of the setting's name."""
+    setting = "sys/net/ipv4/ip_forward"
+    box.linux["sysctl"] = {"net.ipv4.ip_forward": "1"}
+
+    def cover(pid: int) -> None:
+        join(pid, "mnt")
+        kernel.mount("none", f"{box.rootfs}/proc", "tmpfs")
+        os.makedirs(f"{box.rootfs}/proc/{os.path.dirname(setting)}")
+        Path(f"{box.rootfs}/proc/{setting}").write_text("untouched\n")
+
+    def pause(actor: str, step: Step) -> None:
+        if (actor, step.title) == ("parent", "set cgroup limits"):
+            in_child(lambda: cover(whose_mounts_have(f"{box.rootfs}/proc")))
+
+    def real() -> str:
+        join(container.pid, "net")
+        return Path(f"/proc/{setting}").read_text()
+
+    container = box.create("sleep", "100", explain=pause)
+    container.start()
+    assert Path(f"/proc/{container.pid}/root/proc/{setting}").read_text() == "untouched\n"
+    assert in_child(real) == "1\n"
+
+
+def join(pid: int, kind: str) -> None:
+    with open(f"/proc/{pid}/ns/{kind}", "rb") as file:
+        setns(file.fileno(), 0)
+
+
+def whose_mounts_have(path: str) -> int:
+    """The process in whose mount namespace there is a mount at `path`."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if f" {path} " in Path(f"/proc/{name}/mountinfo").read_text():
+                return int(name)
+        except OSError:  # ended meanwhile, or not ours to look at
+            continue
+    raise AssertionError(f"nobody has a mount at {path}")
 
 
 @pytest.mark.parametrize("name", ["proc", "sys", "dev"])
