@@ -416,6 +416,23 @@ def test_an_anonymous_volume_stays_with_who_took_it_up(box):
     assert box.names() == []
 
 
+def test_what_killed_removals_left_is_swept(box):
+    box.cli("volume", "create", "data")
+
+    def kill_one(*command: str) -> None:
+        """Leave what a process killed while it made and deleted things would."""
+        tmp = Path(f"{box.roots.data}/tmp")
+        for name in ("gone-killed", "volume-killed"):
+            (tmp / name / "_data").mkdir(parents=True)
+        box.cli(*command)
+        assert box.left() == []
+
+    kill_one("volume", "create", "other")
+    kill_one("volume", "rm", "other")
+    kill_one("volume", "prune", "-f")
+    kill_one("image", "prune", "-f")
+
+
 @requires("userns")
 @pytest.mark.parametrize("kind", ["ordinary_user", "single_id_user"])
 def test_an_ordinary_users_volumes(kind, request, registry, busybox_image):

@@ -21,6 +21,7 @@ def _run(given: dict[str, Any], _arguments: list[str], general: dict[str, Any]) 
     which = "all images without at least one container associated to them" if given["all"] else "all dangling images"
     if not given["force"] and not confirmed("image prune", f"This will remove {which}."):
         return 1
+    engine.snapshots.sweep()
     removal = engine.images.prune(everything=given["all"], matches=matches)
     if removal.untagged or removal.deleted:
         print("Deleted Images:")

@@ -74,7 +74,8 @@ def sweep(engine: Engine) -> list[str]:
         What could not be, and why, for the user; it will be tried again.
     """
     problems = []
-    for directory in engine.containers.abandoned():
+    abandoned = engine.containers.abandoned()
+    for directory in abandoned:
         with directory:
             try:
                 if directory.record.status not in ("created", "exited", "dead"):
@@ -84,6 +85,8 @@ def sweep(engine: Engine) -> list[str]:
             except (HutchError, OSError) as error:
                 name = directory.record.name
                 problems.append(f"container {name}, whose monitor was killed, cannot be cleaned up: {error}")
+    if abandoned:
+        engine.volumes.sweep()  # whoever was killed may have been in the middle of deleting
     return problems
 
 

@@ -119,6 +119,7 @@ class VolumeStore:
             found = self.get(name)
         if missing:
             self._told("create", name)
+            self.sweep()
         if wanted and found.options != wanted:
             raise Conflict(f"a volume named {name} already exists with other options", hint="remove it first")
         return found
