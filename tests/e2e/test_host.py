@@ -6,17 +6,19 @@ each test looks at many things.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
+from hutch.engine.containers import ContainerRecord
+from hutch.engine.engine import Engine
 from hutch.runtime.commands.spec import default_spec
 from tests.conftest import Roots
 from tests.support import files, oci, programs
 from tests.support.cli import Cli
+from tests.support.engines import end_engine
 from tests.support.host import read, requires
 from tests.support.images import Image
 
@@ -25,6 +27,11 @@ pytestmark = [pytest.mark.host, requires("cgroup2", "systemd")]
 PATIENCE_S = 120  # the guest is emulated
 BOMB = "i=0; while [ $i -lt 30 ]; do sleep 3 & i=$((i+1)); done"
 ATTR = "/proc/self/attr/current"
+
+
+def option(cli: Cli, name: str) -> str:
+    """The directory that a global option names."""
+    return cli.words[cli.words.index(f"--{name}") + 1]
 
 
 class Runner:
@@ -39,12 +46,8 @@ class Runner:
         assert status is None or done.returncode == status, (done.returncode, done.stdout, done.stderr)
         return done
 
-    def record(self, name: str) -> dict[str, object]:
-        root = self.cli.words[self.cli.words.index("--root") + 1]
-        path = f"{root}/containers/{os.readlink(f'{root}/names/{name}')}/container.json"
-        with open(path, encoding="utf-8") as file:
-            found: dict[str, object] = json.load(file)
-        return found
+    def record(self, name: str) -> ContainerRecord:
+        return Engine(option(self.cli, "root"), option(self.cli, "state")).containers.find(name).record
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +67,9 @@ def cli(session_dir: str) -> Iterator[Cli]:
 def hutch(cli: Cli, leaks_nothing: None) -> Iterator[Cli]:
     """hutch, which must have nothing but images afterwards."""
     yield cli
-    for folder in ("containers", "snapshots", "ids", "names"):
-        path = f"{cli.words[cli.words.index('--root') + 1]}/{folder}"
+    end_engine(option(cli, "state"))
+    for folder in ("containers", "snapshots", "ids"):
+        path = f"{option(cli, 'root')}/{folder}"
         assert not os.path.isdir(path) or os.listdir(path) == [], f"left in {folder}"
 
 
@@ -95,7 +99,8 @@ def test_limits_hold_and_what_broke_them_is_recorded(run, hutch):
     assert shown.stdout.split("\n")[:7] == [str(64 << 20), str(64 << 20), "1", "50000 100000", "0", "77", "0::/"]
     assert "Read-only file system" in shown.stderr
     run("head -c 300m /dev/zero | tail", "-m", "32m", "--name", "hog", status=137, rm=False)
-    assert (run.record("hog")["oom_killed"], run.record("hog")["exit_code"]) == (True, 137)
+    record = run.record("hog")
+    assert (record.oom_killed, record.exit_code) == (True, 137)
     hutch("rm", "hog")
     assert "can't fork" in run(BOMB, "--pids-limit", "9", status=None).stderr
     if os.geteuid() != 0:
@@ -181,9 +186,9 @@ def test_containers_run_under_the_default_profile(run, hutch):
         assert run(f"cat {ATTR}", *flags).stdout == "unconfined\n"
     assert run("sh -c 'kill -0 1 && cat /proc/1/environ >/dev/null && echo can'").stdout == "can\n"
     assert "AppArmorProfile: hutch-default" in hutch("info").stdout
-    stamp = os.stat(f"{hutch.words[hutch.words.index('--state') + 1]}/apparmor").st_mtime_ns
+    stamp = os.stat(f"{option(hutch, 'state')}/apparmor").st_mtime_ns
     run("true")
-    assert os.stat(f"{hutch.words[hutch.words.index('--state') + 1]}/apparmor").st_mtime_ns == stamp
+    assert os.stat(f"{option(hutch, 'state')}/apparmor").st_mtime_ns == stamp
 
 
 @requires("root", "apparmor", "program:apparmor_parser")

@@ -93,15 +93,21 @@ def profile_for(options: RunOptions, facts: HostFacts, state: str) -> str:
     if not facts.apparmor:
         raise NotSupported(f"--security-opt apparmor={wanted}: AppArmor is not enabled on this system")
     names = _loaded()
-    if wanted in ("", DEFAULT_PROFILE) and names is not None:
-        if DEFAULT_PROFILE not in names or not _is_stamped(state):
-            load(state)
+    if wanted in ("", DEFAULT_PROFILE) and names is not None and not facts.rootless:
+        ensure(state)
         return DEFAULT_PROFILE
     if names is not None and wanted not in names:
         raise NotSupported(
             f"--security-opt apparmor={wanted}: no such profile is loaded", hint="load it with apparmor_parser"
         )
     return wanted  # an ordinary user cannot look; the kernel refuses what is not there when the program is executed
+
+
+def ensure(state: str) -> None:
+    """Load the default profile unless it is there, in this text. Raises Unavailable as `load` does."""
+    names = _loaded()
+    if names is None or DEFAULT_PROFILE not in names or not _is_stamped(state):
+        load(state)
 
 
 def load(state: str) -> None:

@@ -78,11 +78,12 @@ class Starter:
                 parent = str(self._directory.record.options.get("cgroup_parent", ""))
                 self._cgroup = container_cgroup(self._directory.record.id, parent)
             linux["cgroupsPath"] = self._cgroup
-        if spec["process"].get("apparmorProfile") and self._engine.facts.apparmor:
+        facts = self._engine.facts
+        if spec["process"].get("apparmorProfile") and facts.apparmor and not facts.rootless:
             from hutch.engine import apparmor
 
             if spec["process"]["apparmorProfile"] == apparmor.DEFAULT_PROFILE:
-                apparmor.load(self._engine.state)
+                apparmor.ensure(self._engine.state)
 
 
 def clear_runtime(engine: Engine, container_id: str) -> None:

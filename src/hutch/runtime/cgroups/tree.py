@@ -31,6 +31,7 @@ def make(directory: str, explain: files.Explain) -> str | None:
         # The parent may go between the two calls: another container's destroy removes an empty default parent.
         made = make(directory, explain)
         return parent or made
+    os.chmod(directory, 0o755)  # whatever the umask: a container whose ids are mapped is one of the others
     explain("mkdir", directory)
     return directory
 
