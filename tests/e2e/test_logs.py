@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -148,3 +149,39 @@ def test_a_log_follows_its_container_through_a_restart(cli, write):
     name = write.start("echo begin; sleep 0.5; exit 3", "--restart=on-failure:1")
     wait_until(lambda: cli("logs", name).stdout == "begin\nbegin\n", 20)
     assert cli("logs", "-f", name).stdout == "begin\nbegin\n"
+
+
+def test_syslog_beside_the_rest_of_a_containers_life(cli, write, tmp_root):
+    path = f"{tmp_root.base}/syslog"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(path)
+        daemon.settimeout(10)
+        flags = ("--log-driver=syslog", f"--log-opt=syslog-address=unixgram://{path}", "--log-opt=tag={{.Name}}")
+        name = write.start("echo hello; while [ ! -e /go ]; do sleep 0.1; done; printf bye >&2", *flags)
+        assert re.fullmatch(rf"<30>.*{name}\[\d+\]: hello\n", daemon.recv(4096).decode())
+        assert cli("exec", name, "touch", "/go").returncode == 0
+        assert re.fullmatch(rf"<27>.*{name}\[\d+\]: bye\n", daemon.recv(4096).decode())
+        cli("wait", name)
+    assert "configured logging driver does not support reading" in cli.fails("logs", name)
+    refused = cli.fails("run", "-d", "--name", "late", "--cgroup-parent", write.cgroup, *flags, write.image, status=125)
+    write.names.append("late")
+    assert f"unix syslog delivery error: {path}: connection refused" in refused
+
+
+@requires("program:journalctl")
+def test_a_journal_that_is_not_there_is_said_when_the_container_starts(cli, write):
+    if os.path.exists("/run/systemd/journal/socket"):
+        pytest.skip("this host has a journal")
+    argv = [
+        "run",
+        "-d",
+        "--name",
+        "late",
+        "--cgroup-parent",
+        write.cgroup,
+        "--log-driver=journald",
+        write.image,
+        "true",
+    ]
+    write.names.append("late")
+    assert "journald is not enabled on this host" in cli.fails(*argv, status=125)
