@@ -48,7 +48,6 @@ def _later(name: str, hint: str, kind: str = "string", short: str = "") -> Flag:
 
 _INT32 = _int(-(1 << 31), (1 << 31) - 1)
 _INT64 = values.parse_int
-_BACKGROUND = "containers run in the foreground in this version"
 _NETWORK = "this version has --network none, host and container:NAME"
 
 RUN_FLAGS = (
