@@ -186,10 +186,14 @@ class Container:
         """Its state as OCI runtime-spec runtime.md#state has it; `pid` is there only while init is."""
         status = self.status()
         record = self.record
-        state: State = {"ociVersion": record.oci_version, "id": record.id, "status": status}  # type: ignore[typeddict-item]
+        state: State = {
+            "ociVersion": record.oci_version,
+            "id": record.id,
+            "status": status,
+            "bundle": record.bundle,
+        }
         if status not in ("stopped", "creating"):
             state["pid"] = record.pid
-        state["bundle"] = record.bundle
         if record.annotations:
             state["annotations"] = record.annotations
         return state
