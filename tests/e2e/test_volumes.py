@@ -416,6 +416,18 @@ def test_an_anonymous_volume_stays_with_who_took_it_up(box):
     assert box.names() == []
 
 
+def test_mounts_are_passed_on_where_the_host_does_so(box, tmp_path, mounted):
+    for propagation, what in (("rshared", "a shared mount"), ("slave", "a shared or slave mount")):
+        subprocess.run(["mount", "--bind", str(tmp_path), str(tmp_path)], check=True)
+        mounted.append(str(tmp_path))
+        subprocess.run(["mount", "--make-private", str(tmp_path)], check=True)
+        flags = ("-v", f"{tmp_path}:/p:{propagation}")
+        error = box.run("true", flags=flags, status=125)
+        assert f"path {tmp_path} is mounted on {tmp_path} but it is not {what}" in error
+        subprocess.run(["mount", "--make-shared", str(tmp_path)], check=True)
+        box.run("true", flags=("--userns=host", *flags))
+
+
 def test_what_killed_removals_left_is_swept(box):
     box.cli("volume", "create", "data")
 

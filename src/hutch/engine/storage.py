@@ -10,6 +10,7 @@ from hutch.engine.mountspec import MountRequest, clean_target, parse_volumes_fro
 from hutch.engine.rootview import LayersView
 from hutch.engine.undo import Interruptions
 from hutch.errors import InvalidArgument, NotFound, NotSupported, Unavailable
+from hutch.linux.mountinfo import mountinfo
 from hutch.linux.paths import Root
 from hutch.snapshot.overlay import like
 from hutch.snapshot.snapshotter import Rootfs
@@ -73,6 +74,31 @@ def bind_source(request: MountRequest, *, cwd: str) -> str:
     return source
 
 
+def _check_propagation(request: MountRequest, source: str) -> None:
+    """Mounts can only be passed on where the source's own mount does so; else asking for that would be met in silence.
+
+    Raises:
+        InvalidArgument: it does not.
+    """
+    wanted = request.propagation.removeprefix("r")
+    if wanted not in ("shared", "slave"):
+        return
+    fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+    try:
+        place = os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+    inside = [
+        mount for mount in mountinfo() if mount.mount_point == "/" or f"{place}/".startswith(f"{mount.mount_point}/")
+    ]
+    mount = max(reversed(inside), key=lambda mount: len(mount.mount_point))  # the last one on a place hides the others
+    kinds = {text.partition(":")[0] for text in mount.optional}
+    if "shared" in kinds or (wanted == "slave" and "master" in kinds):
+        return
+    what = "a shared mount" if wanted == "shared" else "a shared or slave mount"
+    raise InvalidArgument(f"path {source} is mounted on {mount.mount_point} but it is not {what}")
+
+
 def _cwd(source: str) -> str:
     """The current directory, which may have been removed and then matters only to a relative path."""
     if source.startswith("/"):
@@ -104,6 +130,7 @@ def attach(
     for request in _expanded(engine, requests):
         if request.kind == "bind":
             path = bind_source(request, cwd=_cwd(request.source))
+            _check_propagation(request, path)
             noted.append(request.replace(source=path))
             found.append(Attached(request=request, source=path))
         elif request.kind == "tmpfs":
