@@ -13,6 +13,7 @@ import pytest
 from tests.support import cgroups, files, images
 from tests.support.cli import Cli
 from tests.support.docker import Docker, dockerd
+from tests.support.engines import end_engine
 from tests.support.host import requires
 from tests.support.tars import Listing, listing
 
@@ -52,7 +53,7 @@ def pair() -> Iterator[Pair]:
                 yield Pair(docker, hutch, base)
             finally:
                 docker("rm", "--force", "box")
-                hutch("rm", "-f", "box")
+                end_engine(f"{base}/state")
 
 
 def plant(top: str) -> None:
