@@ -167,9 +167,10 @@ class _Covers:
     are copies of it, once it is attached.
     """
 
-    __slots__ = ("directory_fd", "null_fd", "null_used")
+    __slots__ = ("directory_fd", "label", "null_fd", "null_used")
 
-    def __init__(self) -> None:
+    def __init__(self, label: str) -> None:
+        self.label = [f"context={label}"] if label else []
         self.directory_fd = self.null_fd = -1
         self.null_used = False
 
@@ -178,7 +179,7 @@ class _Covers:
         if self.directory_fd >= 0:
             return kernel.open_tree(self.directory_fd, "", kernel.OPEN_TREE_CLONE)
         self.directory_fd = new_mount(
-            "tmpfs", "tmpfs", ["size=0", "nr_inodes=1", "mode=755"], _RO | _NOSUID | _NODEV | _NOEXEC
+            "tmpfs", "tmpfs", ["size=0", "nr_inodes=1", "mode=755", *self.label], _RO | _NOSUID | _NODEV | _NOEXEC
         )
         return os.dup(self.directory_fd)
 
@@ -194,10 +195,11 @@ class _Covers:
 
 def masks(spec: Spec) -> tuple[list[Step], list[Step]]:
     """The steps for linux.maskedPaths: (before pivot_root, after it)."""
-    paths = (spec.get("linux") or {}).get("maskedPaths") or []
+    linux = spec.get("linux") or {}
+    paths = linux.get("maskedPaths") or []
     if not paths:
         return [], []
-    covers = _Covers()
+    covers = _Covers(linux.get("mountLabel") or "")
 
     def prepare(_: Setup) -> None:
         # Never the container's /dev/null, which may be anything (CVE-2025-31133): the host's, verified.

@@ -35,7 +35,7 @@ _VIRTUAL = frozenset(
     ("proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs", "securityfs", "debugfs", "tracefs",
      "bpf", "pstore", "efivarfs", "configfs", "binfmt_misc", "hugetlbfs", "ramfs", "fusectl")
 )  # fmt: skip
-# SELinux knows these by their contents, or they have one instance for many.
+# SELinux knows these by their contents, or they have one instance for many: a message queue's has its directory's own.
 _LABELLED_BY_POLICY = frozenset(("proc", "sysfs", "mqueue", "cgroup", "cgroup2"))
 
 
@@ -48,14 +48,16 @@ class Request:
         source: for a bind mount the absolute host path.
         subpath: of a bind mount, what to mount instead of the source, in it; see `clone`.
         key: names the detached mount in Setup.mounts.
+        directory_label: SELinux context for the new file system's own directory.
     """
 
-    __slots__ = ("fstype", "key", "mount", "options", "source", "subpath")
+    __slots__ = ("directory_label", "fstype", "key", "mount", "options", "source", "subpath")
 
     def __init__(self, mount: Mount, key: str, bundle: str, label: str = "") -> None:
         """`label` is linux.mountLabel: the SELinux context of every file system that is made here."""
         self.mount = mount
         self.key = key
+        self.directory_label = ""
         self.options = MountOptions(mount.get("options") or [], f"{key}.options")
         self.fstype = mount.get("type") or ""
         if self.fstype in ("bind", "none", ""):
@@ -68,6 +70,8 @@ class Request:
             if not self.source:
                 raise InvalidConfig(f"{key}.source: required for a bind mount")
             self.source = os.path.join(bundle, self.source)
+        elif label and self.fstype == "mqueue":
+            self.directory_label = label
         elif label and not self.options.remount and self.fstype not in _LABELLED_BY_POLICY:
             self.options.set_context(label)
         given = [entry for entry in self.options.data if self.options.bind and entry.startswith("subpath=")]
@@ -282,7 +286,21 @@ def _make(setup: Setup, request: Request, target_fd: int) -> int:
         kernel.mount_setattr(fd, "", AT_RECURSIVE, attr_set=attributes & ~kernel.MOUNT_ATTR__ATIME)
     if options.copy_up:
         copy_up(setup.proc, target_fd, fd)
+    if request.directory_label:
+        _label_directory(setup, fd, request.directory_label)
     return fd
+
+
+def _label_directory(setup: Setup, mount_fd: int, label: str) -> None:
+    """Label the directory of a new file system, if the policy gives its files labels of their own."""
+    fd = setup.proc.reopen(mount_fd, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.setxattr(fd, "security.selinux", label.encode())
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+    finally:
+        os.close(fd)
 
 
 def new_mount(fstype: str, source: str, parameters: list[str], attributes: int) -> int:
@@ -305,7 +323,8 @@ def new_mount(fstype: str, source: str, parameters: list[str], attributes: int) 
         for parameter in parameters:
             key, equals, value = parameter.partition("=")
             if equals:
-                kernel.fsconfig_string(context_fd, key, value)
+                # Quotes are mount(2)'s, for what has commas; those who write a configuration put them round a context.
+                kernel.fsconfig_string(context_fd, key, value.strip('"') if key.endswith("context") else value)
             else:
                 kernel.fsconfig_flag(context_fd, key)
         kernel.fsconfig_create(context_fd)
