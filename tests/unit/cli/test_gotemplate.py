@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +32,7 @@ DIFFERS = {
     "{{upper .State.Pid}}": NUMBER,
     '{{printf "%s" .Id}} {{printf "%d" .State.Pid}} {{printf "%v" .Config.Env}}': NUMBER,
     '{{len .Config.Env}} {{len .Id}} {{len .Config.Labels}} {{len .Config.Entrypoint}} {{len "é"}}': NAME,
+    "{{len .ExecIDs}}{{.Id}}": NAME,
     "{{json .HostConfig.RestartPolicy}} {{json .HostConfig.Sysctls}} {{json .GraphDriver}}": NAME,
     "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.CapAdd}} {{.HostConfig.CapDrop}} "
     "{{.HostConfig.Binds}} {{.HostConfig.OomKillDisable}} {{.HostConfig.PidsLimit}}": NAME,
@@ -69,6 +72,22 @@ def test_templates_are_what_docker_makes_of_them(template, text, error):
 def test_no_template_takes_long_or_makes_much(template):
     with pytest.raises(TemplateError, match="more than|exceeded"):
         Template(template).apply({})
+
+
+def test_nothing_that_is_typed_ends_in_anything_but_text_or_an_error():
+    chosen = random.Random(7)
+    templates = [template for template, _, _ in TABLE["answers"]]
+    pieces = [re.findall(r"\{\{-?|-?\}\}|\"[^\"]*\"|`[^`]*`|[.$\w]+|\s|.", template) for template in templates]
+    words = sorted({word for piece in pieces for word in piece})
+    for _ in range(3000):
+        changed = list(chosen.choice(pieces))
+        for _ in range(chosen.randrange(1, 5)):
+            place = chosen.randrange(len(changed) + 1)
+            changed[place : place + chosen.randrange(3)] = [chosen.choice(words)]
+        try:
+            Template("".join(changed)).apply(TABLE["document"])
+        except TemplateError as error:
+            assert str(error).startswith("template parsing error: template: :")
 
 
 def test_rows_say_which_fields_they_have():

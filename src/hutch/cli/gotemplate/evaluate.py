@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from hutch.cli.gotemplate import functions
 
-STEPS_MAX = 1_000_000
+STEPS_MAX = 200_000
 """Nodes that one application may visit, those of a loop each time."""
 INCLUDES_MAX = 50
 """Templates that may be applied in each other."""
@@ -268,6 +268,8 @@ class Evaluation:
         try:
             value = field(owner, name)
         except KeyError:
+            if not isinstance(owner, Row) and (arguments or final is not _ABSENT):
+                raise self._fail(f"{name} is not a method but has arguments") from None
             if isinstance(owner, Row):
                 problem = self._fail(f"can't evaluate field {name} in type row")
             else:

@@ -93,7 +93,10 @@ def formatted(value: Any, directive: Directive) -> str:
         found = _integer(value, directive)
     else:
         found = _float(value, directive)
-    return f"%!{verb}({type_name(value)}={text(value)})" if found is None else found
+    if found is None:
+        plain = formatted(value, Directive("v", directive.flags, directive.width, directive.precision))
+        return f"%!{verb}({type_name(value)}={plain})"
+    return found
 
 
 def _composite(value: Any, directive: Directive) -> str:

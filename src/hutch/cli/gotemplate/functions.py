@@ -50,7 +50,7 @@ def _length(value: Any) -> int:
     if isinstance(value, (list, tuple, Map)):
         return len(value)
     if value is None or isinstance(value, Nothing):
-        raise _fail("len of nil pointer" if isinstance(value, Nothing) else "len of untyped nil")
+        raise _fail("len of nil pointer")
     raise _fail(f"len of type {type_name(value)}")
 
 

@@ -42,7 +42,8 @@ class Token:
             return self.text
         if self.kind in KEYWORDS or self.kind == "dot":
             return f"<{self.text}>"
-        return f"{quoted(self.text[:10])}..." if len(self.text) > 10 else quoted(self.text)
+        size = len(self.text.encode("utf-8", "surrogateescape"))
+        return f"{quoted(self.text[:10])}..." if size > 10 else quoted(self.text)
 
 
 def quoted(text: str) -> str:
@@ -185,7 +186,7 @@ class Lexer:
         if char == "$":
             self._word()
             return self._token("variable")
-        if char == "." and not ("0" <= self._text[self._at : self._at + 1] <= "9"):
+        if char == "." and not ("0" <= (self._text[self._at : self._at + 1] or "0") <= "9"):
             self._word()
             token = self._token("field")
             token.kind = "dot" if token.text == "." else "field"
@@ -243,7 +244,10 @@ class Lexer:
                 return self._token(kind)
 
     def _number(self) -> Token:
-        if not self._scan_number():
+        scanned = self._scan_number()
+        if scanned and self._text[self._at : self._at + 1] in ("+", "-"):  # 1+2i
+            scanned = self._scan_number() and self._text[self._at - 1] == "i"
+        if not scanned:
             raise _Fault(f"bad number syntax: {quoted(self._text[self._start : self._at])}")
         return self._token("number")
 
@@ -259,6 +263,7 @@ class Lexer:
         if digits is _DIGITS and self._accept("eE"):
             self._accept("+-")
             self._run(_DIGITS)
+        self._accept("i")
         if self._at < len(self._text) and _is_letter(self._text[self._at]):
             self._at += 1
             return False

@@ -16,6 +16,8 @@ def number(text: str) -> int | float:
     from hutch.cli.gotemplate.lexer import quoted
 
     plain = text.lstrip("+-").lower()
+    if plain.endswith("i"):
+        raise ValueError(f"complex numbers are not supported: {text}")
     try:
         if not plain.startswith(("0x", "0o", "0b")) and any(char in plain for char in ".e"):
             return _float(text)

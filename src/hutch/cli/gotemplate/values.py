@@ -99,14 +99,15 @@ _POINTERS = frozenset(
 _DURATIONS = frozenset("Interval Timeout StartPeriod StartInterval".split())
 # Fields that Docker leaves out of its JSON when they are empty, by a field that only that struct has: a template may
 # ask for them all the same.
-_NO_MAP = NilMap()
+_NO_MAP, _NO_PORTS = NilMap(), NilMap()
+_NO_PORTS.key = "nat.Port"
 _OPTIONAL: dict[str, dict[str, Any]] = {
     "Running": {"Health": NIL},
     "Hostname": {
         **dict.fromkeys(("Healthcheck", "StopTimeout"), NIL),
         **dict.fromkeys(("MacAddress", "StopSignal"), ""),
         **dict.fromkeys(("NetworkDisabled", "ArgsEscaped"), False),
-        "ExposedPorts": _NO_MAP,
+        "ExposedPorts": _NO_PORTS,
         "Shell": NilSlice(),
     },
     "NetworkMode": {
@@ -134,6 +135,8 @@ def field(owner: dict[str, Any], name: str) -> Any:
     if isinstance(owner, Map):
         if isinstance(owner, RawMap):
             return owner[name]
+        if owner.key != "string":
+            raise KeyError(name)
         return entry(owner, name) if name in owner else NO_VALUE
     if name in owner or isinstance(owner, Row):
         return known(owner[name], name)
@@ -172,7 +175,9 @@ def known(value: Any, name: str) -> Any:
             found.key = "nat.Port"
         return found
     if value is None and name:
-        return NilMap() if name in MAPS else NIL if name in _POINTERS else NilSlice()
+        if name in MAPS:
+            return _NO_PORTS if name in _PORTS else _NO_MAP
+        return NIL if name in _POINTERS else NilSlice()
     if name in _DURATIONS and type(value) is int:
         return Duration(value)
     return value
