@@ -41,6 +41,13 @@ COMMANDS = {
     "commit": ("commit", "Make an image of a container's changes"),
     "export": ("export", "Write a container's file system as a tar"),
     "ps": ("ps", "List containers"),
+    "top": ("top", "Show the processes of a container"),
+    "stats": ("stats", "Show what containers take: CPU, memory, network, disks, processes"),
+    "usage": ("usage", "Show what each run of a container and each exec has taken, also of those that are gone"),
+    "port": ("port", "Show where a container's ports are published"),
+    "update": ("update", "Change the limits and the restart policy of one or more containers"),
+    "container prune": ("container_prune", "Remove all containers that do not run"),
+    "events": ("events", "Show what happens to containers, images and volumes, as it happens"),
     "rm": ("rm", "Remove one or more containers"),
     "pull": ("pull", "Download an image from a registry"),
     "images": ("images", "List images"),
@@ -69,13 +76,18 @@ ALIASES = {
     **{
         f"container {name}": name
         for name in (
-            "attach commit cp create diff exec export kill pause rename restart rm run start stop unpause wait".split()
+            "attach commit cp create diff exec export kill pause port rename restart rm run start stats stop top "
+            "unpause update wait".split()
         )
     },
     "container logs": "logs",
+    "container list": "ps",
     "container ls": "ps",
+    "container ps": "ps",
+    "container remove": "rm",
     "image ls": "images",
     "image list": "images",
+    "image remove": "rmi",
     "image rm": "rmi",
     "image pull": "pull",
     "image tag": "tag",
@@ -83,6 +95,7 @@ ALIASES = {
     "image load": "load",
     "image save": "save",
     "image import": "import",
+    "system events": "events",
     "system info": "info",
     "volume list": "volume ls",
     "volume remove": "volume rm",

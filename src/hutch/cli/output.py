@@ -127,13 +127,23 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def human_size(size: float) -> str:
-    """Bytes in Docker's words: four significant digits, powers of 1000 (``4.26MB``)."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
+def human_size(size: float, digits: int = 4) -> str:
+    """Bytes in Docker's words: significant digits, powers of 1000 (``4.26MB``)."""
+    return _scaled(size, 1000, ("B", "kB", "MB", "GB", "TB"), digits)
+
+
+def binary_size(size: float) -> str:
+    """The same in powers of 1024 (``4.26MiB``), as Docker shows memory."""
+    return _scaled(size, 1024, ("B", "KiB", "MiB", "GiB", "TiB"), 4)
+
+
+def _scaled(size: float, base: int, units: Sequence[str], digits: int) -> str:
+    for unit in units:
+        text = f"{size:.{digits}g}"
+        if float(text) < base or unit == units[-1]:
             break
-        size /= 1000
-    return f"{size:.4g}{unit}"
+        size /= base
+    return f"{text}{unit}"
 
 
 def ago(then: str, now_seconds: float) -> str:

@@ -8,7 +8,7 @@ from hutch.cli.command import Command
 from hutch.cli.container_filters import KEYS, container_filter
 from hutch.cli.flags import Flag
 from hutch.cli.messages import warn
-from hutch.cli.output import ago, render, shortened
+from hutch.cli.output import ago, human_size, render, shortened
 from hutch.engine.engine import Engine
 from hutch.engine.lifecycle import status_of, sweep
 from hutch.engine.values import parse_int
@@ -28,13 +28,15 @@ _COLUMNS = (
     ("COMMAND", "Command"),
     ("CREATED", "RunningFor"),
     ("STATUS", "Status"),
+    ("PORTS", "Ports"),
     ("NAMES", "Names"),
 )
+_SIZE = ("SIZE", "Size")
 _RUNNING = ("running", "paused", "restarting")
 _MOUNT_WIDTH = 15
 
 
-class _Row:
+class Row:
     """One container, as filters ask for it and the table shows it; what costs a file is read when asked for."""
 
     def __init__(self, directory: ContainerDirectory, status: str) -> None:
@@ -69,7 +71,7 @@ class _Row:
             "ID": record.id if full else record.id[:12],
             "Image": record.image,
             "Command": f'"{command if full else shortened(command, 20)}"',
-            "CreatedAt": record.created,
+            "CreatedAt": f"{record.created[:19].replace('T', ' ')} +0000 UTC",
             "RunningFor": f"{ago(record.created, moment)} ago",
             "State": self.status,
             "Status": self._status(moment),
@@ -87,6 +89,13 @@ class _Row:
             "Mounts": ",".join(name if full else shortened(name, _MOUNT_WIDTH) for name in names),
             "LocalVolumes": str(local),
         }
+
+    def size_field(self, engine: Engine) -> dict[str, str]:
+        """What it has written, and what it sees in all; that costs a walk through its files."""
+        from hutch.engine.inspecting import sizes
+
+        own, whole = sizes(engine, self.record)
+        return {"Size": f"{human_size(own, 3)} (virtual {human_size(whole, 3)})"}
 
     def _status(self, moment: float) -> str:
         record = self.record
@@ -112,9 +121,9 @@ def _ports(ports: dict[str, Any]) -> str:
 def _run(given: dict[str, Any], _arguments: list[str], general: dict[str, Any]) -> int:
     engine = Engine(general["root"], general["state"])
 
-    def find(text: str) -> _Row:
+    def find(text: str) -> Row:
         with engine.containers.find(text) as directory:
-            return _Row(directory, directory.record.status)
+            return Row(directory, directory.record.status)
 
     matches = container_filter(given["filter"], find=find, layers=lambda text: engine.images.get(text).chain_ids)
     for problem in sweep(engine):
@@ -122,21 +131,27 @@ def _run(given: dict[str, Any], _arguments: list[str], general: dict[str, Any]) 
     last = 1 if given["latest"] else given["last"]
     everything = given["all"] or matches.everything or last > 0
     with_mounts = any(word in given["format"] for word in ("json", "Mounts", "LocalVolumes"))
+    with_size = given["size"] or ".Size" in given["format"]
     rows = []
     for row in _found(engine):
         if (not everything and row.status not in _RUNNING) or not matches(row):
             continue
         fields = row.fields(full=given["no_trunc"])
-        rows.append({**fields, **row.mount_fields(full=given["no_trunc"])} if with_mounts else fields)
+        if with_mounts:
+            fields.update(row.mount_fields(full=given["no_trunc"]))
+        if with_size or with_mounts:
+            fields.update(row.size_field(engine) if with_size else {"Size": "0B"})
+        rows.append(fields)
         if len(rows) == last:
             break
-    text = render(rows, given["format"], _COLUMNS, quiet_key="ID" if given["quiet"] else "")
+    columns = (*_COLUMNS, _SIZE) if given["size"] else _COLUMNS
+    text = render(rows, given["format"], columns, quiet_key="ID" if given["quiet"] else "")
     if text:
         print(text)
     return 0
 
 
-def _found(engine: Engine) -> Iterator[_Row]:
+def _found(engine: Engine) -> Iterator[Row]:
     """Every container, newest first, open while the caller looks at it."""
     for directory in engine.containers.all():
         with directory:
@@ -144,7 +159,7 @@ def _found(engine: Engine) -> Iterator[_Row]:
                 status = status_of(engine, directory)
             except ContainerNotFound:
                 continue
-            yield _Row(directory, status)
+            yield Row(directory, status)
 
 
 COMMAND = Command(
@@ -164,6 +179,7 @@ COMMAND = Command(
         Flag("latest", "", "the newest one, in whatever state", short="l"),
         Flag("no-trunc", "", "print ids and commands in full"),
         Flag("quiet", "", "print ids alone", short="q"),
+        Flag("size", "", "show what they have written, too", short="s"),
     ),
     run=_run,
     example="hutch ps -a --filter status=exited --format '{{.Names}}: {{.Status}}'",

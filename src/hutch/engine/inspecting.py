@@ -43,14 +43,12 @@ def inspect_container(engine: Engine, text: str, *, size: bool = False) -> dict[
             spec=_document(directory, CONFIG),
             root_mounts=tuple(_document(directory, ROOT_MOUNTS).get("mounts") or ()),
             mounts=tuple(mounts),
-            volume_paths={mount.source: _volume_path(engine, mount.source) for mount in mounts if mount.kind == "volume"},
-            execs=tuple(one.id for one in execs.of_container(engine.database, record.id) if one.running)
-            if status in ("running", "paused")
-            else (),
+            volume_paths={each.source: _volume_path(engine, each.source) for each in mounts if each.kind == "volume"},
+            execs=_execs(engine, record.id) if status in ("running", "paused") else (),
             image=_image(engine, record),
             usage=total([record.usage, _running(engine, record)]) if status in ("running", "paused") else record.usage,
             size=sizes(engine, record) if size else None,
-        )  # fmt: skip
+        )
         return inspection(record, facts)
 
 
@@ -59,6 +57,10 @@ def sizes(engine: Engine, record: ContainerRecord) -> tuple[int, int]:
     below = sum(engine.snapshots.info(chain).size for chain in record.chain_ids if engine.snapshots.has(chain))
     own = engine.snapshots.usage(record.id).size if record.chain_ids else 0
     return own, own + below
+
+
+def _execs(engine: Engine, container_id: str) -> tuple[str, ...]:
+    return tuple(one.id for one in execs.of_container(engine.database, container_id) if one.running)
 
 
 def _document(directory: ContainerDirectory, name: str) -> dict[str, Any]:
