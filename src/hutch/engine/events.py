@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from hutch.engine.containers import ContainerRecord
+    from hutch.engine.containers import ContainerDirectory, ContainerRecord
     from hutch.engine.database import Database
 
 KEPT = 100_000
@@ -45,6 +45,27 @@ def publish(database: Database, record: ContainerRecord, action: str, **attribut
     """Enter an event of a container, with Docker's name for what happened and its attributes."""
     known = {**record.labels, "image": record.image, "name": record.name, **attributes}
     enter(database, "container", action, record.id, known)
+
+
+def publish_volumes(database: Database, directory: ContainerDirectory, action: str) -> None:
+    """Enter for each of a container's volumes that it is mounted, or not any more."""
+    record = directory.record
+    if not record.volumes and not record.mounted_volumes:
+        return
+    from hutch.engine import mountrecord
+    from hutch.errors import HutchError
+
+    try:
+        mounts = mountrecord.read(directory)
+    except (HutchError, OSError):
+        return  # damaged, which says whoever needs it
+    for mount in mounts:
+        if mount.kind == "volume":
+            attributes = {"container": record.id, "driver": "local"}
+            if action == "mount":
+                access = "false" if mount.read_only else "true"
+                attributes |= {"destination": mount.target, "propagation": "", "read/write": access}
+            enter(database, "volume", action, mount.source, attributes)
 
 
 def enter(database: Database, kind: str, action: str, actor: str, attributes: dict[str, str]) -> None:

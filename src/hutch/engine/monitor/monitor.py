@@ -144,6 +144,7 @@ class Monitor:
             self._discard()
             raise
         self._began = clock()
+        events.publish_volumes(self.engine.database, self.directory, "mount")
         events.publish(self.engine.database, record, "start")
         self.process.tell(protocol.document(protocol.STARTED, {"pid": container.pid}))
         if record.healthcheck:
@@ -313,6 +314,7 @@ class Monitor:
         if record.oom_killed:
             events.publish(self.engine.database, record, "oom")
         events.publish(self.engine.database, record, "die", exitCode=str(exit_code))
+        events.publish_volumes(self.engine.database, self.directory, "unmount")
         if record.status == "restarting":
             self._restart_later()
         else:

@@ -7,6 +7,7 @@ and in a cgroup next to the container's.
 from __future__ import annotations
 
 import os
+import resource
 
 from hutch.engine import accounts, events
 from hutch.engine.execs import ExecRecord, exec_process_spec, forget, save
@@ -143,6 +144,7 @@ class Session:
                 return
 
     def _reap(self) -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         while self._pid:
             try:
                 pid, status, used = os.wait4(-1, os.WNOHANG)
@@ -151,13 +153,14 @@ class Session:
             if not pid:
                 return
             if pid == self._pid:
-                self._ended(signals.exit_status(status), of_process(used, self._began))
+                self._ended(signals.exit_status(status), of_process(used, self._began, peak))
 
     def _ended(self, exit_code: int, used: dict[str, Any]) -> None:
         self._pid = 0
         self._exec.exit_code, self._exec.finished, self._exec.running = exit_code, now(), False
         save(self._engine.database, self._exec)
-        accounts.enter(self._engine.database, self._record, used, exec_id=self._exec.id)
+        if not self._request.get("probe"):
+            accounts.enter(self._engine.database, self._record, used, exec_id=self._exec.id)
         self._process.ended()
         os.close(self._pidfd)
         self._pidfd = -1

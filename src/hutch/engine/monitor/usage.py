@@ -100,21 +100,24 @@ def traffic(text: bytes) -> tuple[int, int]:
     return received, sent
 
 
-def of_process(found: struct_rusage, began: float) -> dict[str, Any]:
+def of_process(found: struct_rusage, began: float, own: int) -> dict[str, Any]:
     """The usage of a process, and of those that it waited for, as wait4(2) counts it.
 
     Args:
         found: what wait4 gave.
         began: when it was started, by `clock`.
+        own: peak memory, in KiB, of the process that forked it, which it inherits and keeps through execve(2).
     """
     user, system = int(found.ru_utime * _NANOS), int(found.ru_stime * _NANOS)
-    return {
+    used = {
         "runs": 1,
         "wall_nanos": int((clock() - began) * _NANOS),
         "cpu_nanos": user + system,
         "cpu_user_nanos": user,
         "cpu_system_nanos": system,
-        "memory_peak_bytes": found.ru_maxrss * _KIB,
         "read_bytes": found.ru_inblock * _BLOCK,
         "written_bytes": found.ru_oublock * _BLOCK,
     }
+    if found.ru_maxrss > own:  # else it is not known
+        used["memory_peak_bytes"] = found.ru_maxrss * _KIB
+    return used
