@@ -91,7 +91,11 @@ class Engine:
     def _image_event(self, action: str, actor: str, name: str, labels: dict[str, str]) -> None:
         from hutch.engine import events
 
-        events.enter(self.database, "image", action, actor, {**labels, "name": name})
+        try:
+            events.enter(self.database, "image", action, actor, {**labels, "name": name})
+        except PermissionDenied:
+            if action != "save":  # an image can be saved from where nothing can be written
+                raise
 
     def _default_domain(self) -> str:
         """The registry of a name without one; importing what reads the configuration costs more than a container."""
