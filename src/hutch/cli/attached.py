@@ -42,10 +42,12 @@ class Attached:
         stdin: whether it gets our input.
         keys: the bytes that detach, empty for none.
         proxy: whether signals are passed on; else they are ours.
+        private: nobody else reads what it writes, so that a reader of ours who leaves is its own affair. Without, we
+            leave with him, and it goes on.
     """
 
-    def __init__(self, *, tty: bool, stdin: bool, keys: bytes = b"", proxy: bool = True) -> None:
-        self._tty = tty
+    def __init__(self, *, tty: bool, stdin: bool, keys: bytes = b"", proxy: bool = True, private: bool = False) -> None:
+        self._tty, self._private = tty, private
         self._stdin_fd = 0 if stdin else -1
         self._keys = DetachKeys(keys if tty else b"")
         self._signals = SignalPipe() if proxy else SignalPipe([signals.SIGWINCH])
@@ -201,8 +203,11 @@ class Attached:
         except BlockingIOError:  # a caller made its end non-blocking, and it is full after all
             return
         except BrokenPipeError:
+            if not self._private:
+                raise
             self._closed.add(fd)
             self._to_us = [(other, rest) for other, rest in self._to_us if other != fd]
+            self._to_monitor.append(protocol.HUNG_UP + (protocol.STDOUT if fd == 1 else protocol.STDERR))
             return
         if written < len(data):
             self._to_us[0] = (fd, data[written:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hutch.cli.command import Command
 from hutch.cli.messages import warn
-from hutch.cli.run import cidfile, pulling
+from hutch.cli.run import CidFile, pulling
 from hutch.cli.run_flags import RUN_FLAGS, run_options
 from hutch.engine.engine import Engine
 from hutch.engine.prepare import prepare
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -> int:
     options = run_options(given, arguments)
     engine = Engine(general["root"], general["state"])
-    with Undo() as undo, cidfile(options.cidfile, undo) as write_id:
+    with Undo() as undo, CidFile(options.cidfile, undo) as cidfile:
         prepared = prepare(
             engine, options, console=None, undo=undo, pulling=lambda name: pulling(name, quiet=given["quiet"])
         )
@@ -28,7 +28,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
             directory.record.status = "created"
             directory.save()
             undo.keep()
-            write_id(directory.record.id)
+            cidfile.write(directory.record.id)
         print(directory.record.id)
     return 0
 

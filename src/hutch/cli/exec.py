@@ -42,7 +42,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
         "attach": {"stdin": stdin, "stdout": not detach, "stderr": not detach},
         "size": list(size) if size else None,
     }
-    with Attached(tty=tty, stdin=stdin, keys=keys) as attached:
+    with Attached(tty=tty, stdin=stdin, keys=keys, private=True) as attached:
         ended = attached.until_end(lifecycle.execute(engine, arguments[0], request))
     return int(ended["exit_code"]) if ended else 0
 
@@ -66,5 +66,5 @@ COMMAND = Command(
     example="hutch exec -it web sh\nhutch exec -u postgres database psql -c 'select 1'",
     least=2,
     interspersed=False,
-    exit_code=126,
+    exit_code=1,
 )

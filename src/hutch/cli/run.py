@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
 
 from hutch.cli.attached import Attached, window_size
 from hutch.cli.command import Command
@@ -21,9 +20,8 @@ from hutch.errors import AlreadyExists, InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from typing import Any, TextIO
+    from typing import Any, Self, TextIO
 
     from hutch.engine.options import RunOptions
     from hutch.engine.prepare import Prepared
@@ -41,7 +39,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
     streams = attached_streams(given["attach"], interactive=options.interactive, detach=given["detach"])
     console = _console_size(options, detach=given["detach"])
     engine = Engine(general["root"], general["state"])
-    with Undo() as undo, cidfile(options.cidfile, undo) as write_id:
+    with Undo() as undo, CidFile(options.cidfile, undo) as cidfile:
         prepared = prepare(
             engine, options, console=console, undo=undo, pulling=lambda name: pulling(name, quiet=given["quiet"])
         )
@@ -51,7 +49,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
             if given["explain"]:
                 _explain(prepared)
             return 0
-        write_id(prepared.directory.record.id)
+        cidfile.write(prepared.directory.record.id)
         return _start(engine, prepared, undo, given, streams, keys, console)
 
 
@@ -67,7 +65,13 @@ def _start(
     """Have it started, and stay with it unless it is to run by itself."""
     record = prepared.directory.record
     request = {"attach": streams, "explain": given["explain"], "size": list(console) if console else None}
-    with Attached(tty=record.tty, stdin=streams["stdin"], keys=keys, proxy=given["sig_proxy"]) as attached:
+    with Attached(
+        tty=record.tty,
+        stdin=streams["stdin"],
+        keys=keys,
+        proxy=given["sig_proxy"],
+        private=record.auto_remove,
+    ) as attached:
         channel = start(engine, prepared.directory, request)
         assert channel is not None, "the lock was ours"
         undo.keep()
@@ -144,30 +148,46 @@ def _console_size(options: RunOptions, *, detach: bool) -> tuple[int, int] | Non
     return window_size()
 
 
-@contextmanager
-def cidfile(path: str, undo: Undo) -> Iterator[Callable[[str], None]]:
-    """Reserve the file of --cidfile; what it gives writes the id, or does nothing without a file.
+class CidFile:
+    """The file of --cidfile, reserved at once; a context manager. Without a path it does nothing.
+
+    Args:
+        path: must not be there.
+        undo: removes it again if it stays empty.
 
     Raises:
         AlreadyExists: it is there.
         InvalidArgument: it cannot be made.
     """
-    if not path:
-        yield lambda _: None
-        return
-    try:
-        file = open(path, "x", encoding="ascii")
-    except FileExistsError:
-        raise AlreadyExists(
-            f"container ID file found, make sure the other container isn't running or delete {path}"
-        ) from None
-    except OSError as error:
-        raise InvalidArgument(
-            f"failed to create the container ID file: {path}: {os.strerror(error.errno or 0).lower()}"
-        ) from None
-    undo.add(lambda: _remove_if_empty(path))
-    with file:
-        yield lambda text: _write(file, text)
+
+    def __init__(self, path: str, undo: Undo) -> None:
+        self._file: TextIO | None = None
+        if not path:
+            return
+        try:
+            self._file = open(path, "x", encoding="ascii")
+        except FileExistsError:
+            raise AlreadyExists(
+                f"container ID file found, make sure the other container isn't running or delete {path}"
+            ) from None
+        except OSError as error:
+            raise InvalidArgument(
+                f"failed to create the container ID file: {path}: {os.strerror(error.errno or 0).lower()}"
+            ) from None
+        undo.add(lambda: _remove_if_empty(path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, container_id: str) -> None:
+        """Write the id."""
+        if self._file is not None:
+            self._file.write(container_id)
+            self._file.flush()
 
 
 def _remove_if_empty(path: str) -> None:
@@ -177,11 +197,6 @@ def _remove_if_empty(path: str) -> None:
             os.unlink(path)
     except FileNotFoundError:
         pass
-
-
-def _write(file: TextIO, text: str) -> None:
-    file.write(text)
-    file.flush()
 
 
 COMMAND = Command(

@@ -44,7 +44,7 @@ class Loop:
         self._watched: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._count = 0
-        self._running = False
+        self._over = False
         self._signals: dict[int, Callable[[], None]] = {}
         self._signal_fd = self._wakeup_fd = -1
 
@@ -93,13 +93,12 @@ class Loop:
         return timer
 
     def stop(self) -> None:
-        """Let `run` return."""
-        self._running = False
+        """Let `run` return, or never begin."""
+        self._over = True
 
     def run(self) -> None:
         """Wait and call until `stop`."""
-        self._running = True
-        while self._running:
+        while not self._over:
             for fd, events in self._epoll.poll(self._patience()):
                 action = self._watched.get(fd)  # one action may have taken away another's
                 if action is not None:

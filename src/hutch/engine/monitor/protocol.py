@@ -3,7 +3,7 @@
     client                                    monitor
     {"op": "attach", …}      ───request──▶
     STDIN data · END_OF_INPUT
-    RESIZE · SIGNAL          ───────────▶
+    RESIZE · SIGNAL · HUNG_UP ──────────▶
     RELEASE
                              ◀───────────     STARTED · STDOUT · STDERR · WARNING · STEP
                              ◀───────────     ENDED or FAILED, and the end
@@ -31,7 +31,7 @@ CHUNK = 65536
 LIMIT = CHUNK + 1
 REQUEST_LIMIT = 1 << 20
 
-STDIN, END_OF_INPUT, RESIZE, SIGNAL, RELEASE = b"i", b"e", b"r", b"k", b"l"
+STDIN, END_OF_INPUT, RESIZE, SIGNAL, RELEASE, HUNG_UP = b"i", b"e", b"r", b"k", b"l", b"h"
 ACCEPTED, STARTED, STDOUT, STDERR, WARNING, STEP, ENDED, FAILED, STALE = (
     b"a", b"s", b"o", b"x", b"w", b"t", b"q", b"f", b"!",
 )  # fmt: skip

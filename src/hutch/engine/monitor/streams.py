@@ -92,14 +92,15 @@ class Output:
     """
 
     def __init__(self, loop: Loop, fd: int, kind: bytes, sink: Callable[[bytes, bytes, int], None]) -> None:
-        self._loop, self.fd, self._kind, self._sink = loop, fd, kind, sink
+        self._loop, self.fd, self.kind, self._sink = loop, fd, kind, sink
         self._paused = False
         self._loop.watch(fd, READ, self._readable)
 
     def pause(self) -> None:
         """Leave what comes in the pipe."""
         self._paused = True
-        self._loop.forget(self.fd)
+        if self.fd >= 0:
+            self._loop.forget(self.fd)
 
     def resume(self) -> None:
         """Go on reading."""
@@ -139,7 +140,7 @@ class Output:
         if not data:
             self.close()
             return False
-        self._sink(self._kind, data, time.time_ns())
+        self._sink(self.kind, data, time.time_ns())
         return True
 
 
