@@ -238,7 +238,7 @@ def _filter(command: Command, typed: str, names: _Names) -> Answer:
 
 
 def _statuses() -> Candidates:
-    from hutch.cli.container_filters import STATUSES
+    from hutch.engine.container_filters import STATUSES
 
     return [(word, "") for word in STATUSES]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from hutch.cli.command import Command
 from hutch.cli.confirm import confirmed
-from hutch.cli.container_filters import PRUNE_KEYS
 from hutch.cli.flags import Flag
 from hutch.cli.messages import complain
 from hutch.cli.output import human_size
 from hutch.cli.pruning import prune_containers
+from hutch.engine.container_filters import PRUNE_KEYS
 from hutch.engine.engine import Engine
 
 TYPE_CHECKING = False

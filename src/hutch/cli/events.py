@@ -6,13 +6,13 @@ import json
 import time
 
 from hutch.cli.command import Command
-from hutch.cli.filters import split
 from hutch.cli.flags import Flag
 from hutch.cli.messages import plain
 from hutch.cli.output import parse_template
 from hutch.engine.engine import Engine
 from hutch.engine.event_filters import KEYS
 from hutch.engine.events import read_events
+from hutch.engine.filters import split
 from hutch.engine.moments import parse_moment
 
 TYPE_CHECKING = False

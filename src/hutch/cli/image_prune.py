@@ -5,10 +5,10 @@ from __future__ import annotations
 from hutch.cli.command import Command
 from hutch.cli.confirm import confirmed
 from hutch.cli.flags import Flag
-from hutch.cli.image_filters import image_filter
 from hutch.cli.output import human_size
 from hutch.cli.rmi import report
 from hutch.engine.engine import Engine
+from hutch.engine.image_filters import image_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

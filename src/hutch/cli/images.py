@@ -6,10 +6,10 @@ import time
 
 from hutch.cli.command import Command
 from hutch.cli.flags import Flag
-from hutch.cli.image_filters import image_filter
 from hutch.cli.messages import warn
 from hutch.cli.output import ago, human_size, render
 from hutch.engine.engine import Engine
+from hutch.engine.image_filters import image_filter
 from hutch.errors import InvalidArgument
 
 TYPE_CHECKING = False

@@ -50,7 +50,7 @@ def _finders(engine: Engine, *, size: bool) -> dict[str, Find]:
         return describe(engine, engine.images.get(text))
 
     def volume(text: str) -> dict[str, Any]:
-        from hutch.cli.volume_filters import describe
+        from hutch.engine.volume_filters import describe
 
         try:
             return describe(engine.volumes.get(text))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hutch.cli.container_filters import PRUNE_KEYS, container_filter
 from hutch.cli.ps import Row
 from hutch.engine import lifecycle
+from hutch.engine.container_filters import PRUNE_KEYS, container_filter
 from hutch.engine.inspecting import sizes
 from hutch.errors import ContainerNotFound, HutchError, InvalidState
 

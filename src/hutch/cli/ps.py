@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from hutch.cli.command import Command
-from hutch.cli.container_filters import KEYS, container_filter
 from hutch.cli.flags import Flag
 from hutch.cli.messages import warn
 from hutch.cli.output import ago, human_size, render, shortened
+from hutch.engine.container_filters import KEYS, container_filter
 from hutch.engine.engine import Engine
 from hutch.engine.lifecycle import status_of, sweep
 from hutch.engine.values import parse_int

@@ -8,8 +8,8 @@ from hutch.cli.command import Command
 from hutch.cli.flags import Flag
 from hutch.cli.messages import complain
 from hutch.cli.output import parse_template
-from hutch.cli.volume_filters import describe
 from hutch.engine.engine import Engine
+from hutch.engine.volume_filters import describe
 from hutch.errors import HutchError
 
 TYPE_CHECKING = False

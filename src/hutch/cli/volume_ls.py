@@ -6,9 +6,9 @@ from hutch.cli.command import Command
 from hutch.cli.flags import Flag
 from hutch.cli.messages import warn
 from hutch.cli.output import human_size, render
-from hutch.cli.volume_filters import labels, volume_filter
 from hutch.engine.engine import Engine
 from hutch.engine.storage import volumes_in_use
+from hutch.engine.volume_filters import labels, volume_filter
 from hutch.errors import InvalidArgument
 
 TYPE_CHECKING = False

@@ -7,9 +7,9 @@ from hutch.cli.confirm import confirmed
 from hutch.cli.flags import Flag
 from hutch.cli.messages import warn
 from hutch.cli.output import human_size
-from hutch.cli.volume_filters import volume_filter
 from hutch.engine.engine import Engine
 from hutch.engine.storage import volumes_in_use
+from hutch.engine.volume_filters import volume_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from hutch.cli import filters
+from hutch.engine import filters
 from hutch.engine.values import parse_bool
 
 TYPE_CHECKING = False

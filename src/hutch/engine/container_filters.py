@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hutch.cli import filters
+from hutch.engine import filters
 from hutch.engine.values import only_digits
 from hutch.errors import HutchError, InvalidArgument, NotSupported
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hutch.cli import filters
-from hutch.cli.container_filters import KEYS, container_filter
+from hutch.engine import filters
+from hutch.engine.container_filters import KEYS, container_filter
 from hutch.errors import ContainerNotFound, ImageNotFound, InvalidArgument, NotSupported
 
 

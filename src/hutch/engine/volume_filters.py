@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from hutch.cli import filters
+from hutch.engine import filters
 from hutch.engine.storage import volumes_in_use
 from hutch.engine.values import parse_bool
 from hutch.errors import InvalidArgument
