@@ -153,6 +153,8 @@ def test_the_answer_is_in_cobras_form(environment):
     assert ask("run", "-itw", "") == [":16"]
     assert ask("--root", "/nonexistent", "rmi", "") == [":4"]
     assert ask("frobnicate", "") == [":4"]
+    assert ask("inspect", "ba") == ["baker\tdebian:bookworm", ":4"]
+    assert ask("inspect", "--type", "im") == ["image", ":4"]
     assert ask("kill", "-s", "SIGTER") == ["SIGTERM", ":4"]
     assert "--detach-keys" in "".join(ask("run", "--det"))
     assert not [line for line in ask("run", "--") if "not supported" in line]

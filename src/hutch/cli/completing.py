@@ -37,6 +37,7 @@ _GROUP_TEXTS = {
 # What the word after a flag may be, where the flag's own text does not list it; a trailing = or : goes on.
 _NAMESPACE = ("host", "private")
 _VALUES: dict[str, tuple[str, ...]] = {
+    "type": ("container", "image", "volume"),
     "attach": ("stdin", "stdout", "stderr"),
     "cgroupns": _NAMESPACE,
     "format": ("json", "table"),
@@ -150,7 +151,7 @@ def _waits(flag: Flag | None) -> bool:
 
 def _first_words() -> Candidates:
     yield from ((name, text) for name, (_, text) in COMMANDS.items() if " " not in name)
-    yield from ((group, _GROUP_TEXTS[group]) for group in GROUPS)
+    yield from ((group, _GROUP_TEXTS.get(group, "")) for group in GROUPS)
     yield from ((name, COMMANDS[target][1]) for name, target in ALIASES.items() if " " not in name)
 
 
@@ -258,6 +259,8 @@ def _argument(command: Command, before: list[str], names: _Names) -> Answer:
         found = names.containers(_active(command.name))
     elif "IMAGE" in word or word.startswith(("NAME[", "REPOSITORY")):
         found = names.images()
+    elif word.startswith("NAME|"):
+        found = [*names.containers(), *names.images(), *names.volumes()]
     elif word == "VOLUME" and command.name != "volume create":
         found = names.volumes()
     elif word.startswith(("FILE", "COMMAND", "ARG")):
@@ -303,7 +306,10 @@ class _Names:
         from hutch.image.reference import Reference
         from hutch.runtime import documents
 
-        document = documents.read_object(f"{self._engine().root}/content/index.json")
+        try:
+            document = documents.read_object(f"{self._engine().root}/content/index.json")
+        except FileNotFoundError:
+            return []
         found = []
         for manifest in document.get("manifests", ())[:_NAMES_MAX]:
             name = manifest.get("annotations", {}).get("org.opencontainers.image.ref.name", "")
@@ -315,5 +321,8 @@ class _Names:
         """Names of volumes that somebody gave."""
         import os
 
-        names = os.listdir(f"{self._engine().root}/volumes")
+        try:
+            names = os.listdir(f"{self._engine().root}/volumes")
+        except FileNotFoundError:
+            return []
         return [(name, "") for name in sorted(names)[:_NAMES_MAX] if len(name) != 64]
