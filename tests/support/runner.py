@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
+from hutch.engine.containers import ContainerRecord
 from hutch.engine.engine import Engine
 from tests.support.cli import Cli
 
@@ -31,7 +32,9 @@ class Runner:
         """The words after `hutch` up to the image."""
         return [verb, "--cgroup-parent", self.cgroup, *flags, image or self.image]
 
-    def __call__(self, *command: str, flags: tuple[str, ...] = (), status: int | None = 0, **more: Any):
+    def __call__(
+        self, *command: str, flags: tuple[str, ...] = (), status: int | None = 0, **more: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Run to the end, with --rm."""
         done = self.cli(*self.argv("--rm", *flags), *command, check=False, **more)
         assert status is None or done.returncode == status, (done.returncode, done.stdout, done.stderr)
@@ -51,7 +54,7 @@ class Runner:
         words = self.cli.words
         return Engine(words[words.index("--root") + 1], words[words.index("--state") + 1])
 
-    def record(self, name: str):
+    def record(self, name: str) -> ContainerRecord:
         """A container's record."""
         return self.engine.containers.find(name).record
 
