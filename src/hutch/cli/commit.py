@@ -27,7 +27,7 @@ def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -
             author=given["author"],
             message=given["message"],
             changes=given["change"],
-            pause=given["pause"],
+            pause=None if given["pause"] == "" else given["pause"],
         )
     for text in notes:
         warn(f"left out: {text}")
@@ -43,7 +43,7 @@ COMMAND = Command(
         Flag("author", "string", "who made it, such as 'Ann Other <ann@example.org>'", short="a", default=""),
         Flag("change", "list...", "Dockerfile instruction for the image, such as 'CMD sh'", short="c"),
         Flag("message", "string", "comment for the image's history", short="m", default=""),
-        Flag("pause", "", "let the container stand still meanwhile", short="p", default=True),
+        Flag("pause", "", "let the container stand still meanwhile, as by default where it can", short="p", default=""),
     ),
     run=_run,
     example="hutch commit --change 'CMD [\"nginx\"]' quiet_otter mine:latest",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from hutch.engine.changes import open_layer
+from hutch.engine.freezing import StandingStill
 from hutch.engine.inside import read_spec
-from hutch.engine.undo import Interruptions
-from hutch.errors import ContainerNotFound, ImageNotFound, InvalidState, NotSupported
+from hutch.errors import ImageNotFound, NotSupported
 from hutch.image import committing
 from hutch.image.changes import apply_changes
-from hutch.runtime.container import Container
 
 if TYPE_CHECKING:
     from hutch.engine.containers import ContainerDirectory, ContainerRecord
@@ -30,7 +29,7 @@ def commit(
     author: str = "",
     message: str = "",
     changes: Sequence[str] = (),
-    pause: bool = True,
+    pause: bool | None = None,
 ) -> tuple[Image, dict[str, int]]:
     """Make an image of a container, which may be running.
 
@@ -41,13 +40,14 @@ def commit(
         author: for the history.
         message: for the history too.
         changes: Dockerfile instructions, applied last; see `hutch.image.changes`.
-        pause: let the container stand still while its files are read; it goes on whatever happens here.
+        pause: let the container stand still while its files are read, and go on whatever happens here; None does so
+            where the host can, which an ordinary user's may not.
 
     Returns:
         The image, and what was left out of its layer and how often.
 
     Raises:
-        NotSupported: the container was not made from an image.
+        NotSupported: the container was not made from an image, or cannot be paused although that was asked for.
         ImageNotFound: its image has been removed.
         InvalidArgument: a change is not right.
     """
@@ -130,29 +130,12 @@ def _command(config: dict[str, Any], options: dict[str, Any], record: ContainerR
             config.pop(key, None)
 
 
-@contextmanager
-def _still(engine: Engine, directory: ContainerDirectory, *, pause: bool) -> Iterator[None]:
-    """A container that runs stands still meanwhile."""
+def _still(engine: Engine, directory: ContainerDirectory, *, pause: bool | None) -> ExitStack:
+    """What keeps the container still, begun; to be entered, so that it ends."""
+    held = ExitStack()
     try:
-        container = Container.load(engine.runtime_state, directory.record.id)
-    except ContainerNotFound:
-        yield
-        return
-    with container:
-        ours = False
-        try:
-            if pause and container.status() == "running":
-                ours = True  # first: an interruption may come while it freezes
-                container.pause()
-            yield
-        finally:
-            if ours:
-                with Interruptions(allowed=False):
-                    _resume(container)
-
-
-def _resume(container: Container) -> None:
-    try:
-        container.resume()
-    except InvalidState:
-        pass  # it has ended, was thawed by somebody else, or has no cgroup to freeze it in
+        held.enter_context(StandingStill(engine, directory, pause=pause is not False))
+    except NotSupported:
+        if pause:
+            raise
+    return held

@@ -71,7 +71,6 @@ def mounted(spec: Spec, bundle: str, rootfs: str, root_mounts: Sequence[Mount], 
         root_mounts: what makes the root.
         alone: without the volumes and the files that the engine mounts into it.
     """
-    process.set_dumpable(False)
     linux = spec.get("linux") or {}
     uids, gids = linux.get("uidMappings") or [], linux.get("gidMappings") or []
     ordinary = idmap.needs_user_namespace()
@@ -79,6 +78,7 @@ def mounted(spec: Spec, bundle: str, rootfs: str, root_mounts: Sequence[Mount], 
         idmap.enter(_id_map(uids, gids), CLONE_NEWNS)
     else:
         unshare(CLONE_NEWNS)
+    process.set_dumpable(False)  # not before an ordinary user has written its own id maps
     mount.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
     state: State = {}  # type: ignore[typeddict-item]
     setup = Setup(spec, container_id="", bundle=bundle, rootfs=rootfs, proc=Proc.new(), state=state)
