@@ -18,6 +18,9 @@
     │  └─ NoUserNamespaces            denied to this user
     ├─ Unavailable                   503
     │  └─ RegistryUnavailable
+    ├─ ContainerError                500  exit_status, command, image, stderr
+    ├─ ExecTimeout                   504  stdout, stderr
+    ├─ OutputTooLarge                413
     └─ Internal                      500
        ├─ DigestMismatch             wanted, got
        └─ ContainerSetupFailed       step, errno, path
@@ -158,6 +161,48 @@ class Unavailable(HutchError):
 
 class RegistryUnavailable(Unavailable):
     """The registry answered 429 or 5xx, or the connection was lost, after the last retry."""
+
+
+class ContainerError(HutchError):
+    """A container that was run to its end did not end well.
+
+    Args:
+        container: its name.
+        exit_status: as a shell has it: 128 and the number for a signal.
+        command: what ran.
+        image: what it was made from.
+        stderr: what it wrote there.
+    """
+
+    def __init__(self, container: str, exit_status: int, command: list[str], image: str, stderr: bytes) -> None:
+        words = " ".join(command)
+        last = stderr[-1024:].decode("utf-8", "replace").strip()
+        super().__init__(
+            f"container {container}: {words!r} in {image} ended with status {exit_status}{': ' if last else ''}{last}"
+        )
+        self.container, self.exit_status, self.command, self.image = container, exit_status, command, image
+        self.stderr = stderr
+
+
+class ExecTimeout(HutchError):
+    """A process took longer than it was given, and was killed.
+
+    Attributes:
+        stdout: what it had written by then.
+        stderr: the same.
+    """
+
+    http_status = 504
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.stdout = self.stderr = b""
+
+
+class OutputTooLarge(HutchError):
+    """A process wrote more than the caller wants to keep."""
+
+    http_status = 413
 
 
 class Internal(HutchError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from hutch.linux.abi import NR, RENAME_NOREPLACE
+from hutch.linux.abi import NR, RENAME_EXCHANGE, RENAME_NOREPLACE
 from hutch.linux.libc import error, libc, syscall
 
 
@@ -44,3 +44,18 @@ def private_directory(path: str) -> None:
     except OSError as problem:
         if problem.errno != errno.EROFS:
             raise
+
+
+def exchange(from_fd: int, name: str | bytes, to_fd: int, other: str | bytes) -> None:
+    """Let two names change places, in one step: renameat2(RENAME_EXCHANGE).
+
+    Args:
+        from_fd: the directory of the one.
+        name: its last component.
+        to_fd: the directory of the other, on the same file system.
+        other: its last component.
+
+    Raises:
+        OSError: ENOENT, EXDEV, EINVAL (the file system cannot).
+    """
+    syscall(NR.renameat2, from_fd, name, to_fd, other, RENAME_EXCHANGE, path=name)

@@ -4,6 +4,7 @@ remove PATH             delete the tree
 usage PATH              → bytes, inodes
 like ORIGINAL PATH      give a directory the owner, mode and times of another
 merge PATH (FORM LAYER)…  copy layers, base first, over one another into an empty directory
+duplicate PATH TARGET   copy a snapshot's directory to one that is not there yet
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import stat
 
 from hutch.snapshot import confine, idmap, report
+from hutch.snapshot.duplicate import duplicate
 from hutch.snapshot.removal import remove_tree
 from hutch.snapshot.tree import copy_merged, usage_of
 
@@ -44,5 +46,8 @@ def _do(verb: str, path: str, *others: str) -> list[bytes]:
     if verb == "merge":
         layer_fds = [os.open(layer, _DIRECTORY) for layer in others[1::2]]
         copy_merged(layer_fds, others[::2], os.open(path, _DIRECTORY))
+        return []
+    if verb == "duplicate":
+        duplicate(path, others[0])
         return []
     raise ValueError(verb)

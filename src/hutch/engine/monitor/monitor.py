@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 
-from hutch.engine import events, lifecycle
+from hutch.engine import events, lifecycle, snapshots
 from hutch.engine.accounts import enter, total
 from hutch.engine.monitor import protocol, restarting
+from hutch.engine.monitor.capturing import fork_capture
 from hutch.engine.monitor.health import HealthCheck
 from hutch.engine.monitor.loop import READ, Loop, clock
 from hutch.engine.monitor.process import AttachedProcess
@@ -61,13 +62,19 @@ class Monitor:
         self.loop = Loop()
         record = directory.record
         self.process = AttachedProcess(
-            self.loop, tty=record.tty, interactive=record.interactive, signal=self.signal, log=self._open_log()
+            self.loop,
+            tty=record.tty,
+            interactive=record.interactive,
+            signal=self.signal,
+            log=self._open_log(),
+            private=record.auto_remove,
         )
+        self.process.on_lifeline = self._lifeline_ended
         self._explain = bool(request.get("explain"))
-        self._lifeline = bool(request.get("lifeline"))
         if size := request.get("size"):
             self.process.resize(int(size[0]), int(size[1]))
-        self._starter = self.process.attach(channel, request.get("attach") or {}, starter=True)
+        attach = {**(request.get("attach") or {}), "lifeline": request.get("lifeline")}
+        self._starter = self.process.attach(channel, attach, starter=True)
         self._creator = Starter(engine, directory)
         self._restarts = restarting.Backoff()
         self._health: HealthCheck | None = None
@@ -76,7 +83,8 @@ class Monitor:
         self.sessions: set[int] = set()
         self._kill_timer: Timer | None = None
         self._restart_timer: Timer | None = None
-        self._again = False
+        self._again = self._unwanted = self._over = False
+        self._reset = ""
         self._began = 0.0
         self._meter: Meter | None = None
 
@@ -149,6 +157,8 @@ class Monitor:
         self.process.tell(protocol.document(protocol.STARTED, {"pid": container.pid}))
         if record.healthcheck:
             self._health = HealthCheck(self)
+        if self._unwanted:
+            self.signal(signals.SIGKILL)
 
     def _save(self) -> None:
         self.directory.save(durable=not self.directory.record.auto_remove)
@@ -200,6 +210,27 @@ class Monitor:
         if timeout_s >= 0:
             self._kill_later(timeout_s)
 
+    def _lifeline_ended(self, lost: bool) -> None:
+        """Who wanted the container for his own lifetime only has gone, or lets it live on without him."""
+        record = self.directory.record
+        if self._over:
+            if lost:
+                try:
+                    lifecycle.remove(self.engine, record.id, force=True, volumes=True)
+                except ContainerNotFound:
+                    pass  # he removed it himself, or somebody else did
+                self.engine.database.close()
+            self._linger()
+        elif lost:
+            self._unwanted, self._again = True, False
+            record.auto_remove = record.stopped = True
+            self._save()
+            if self._restart_timer is not None:
+                self.stop(None, None)
+            else:
+                self.signal(signals.SIGKILL)
+                self._thaw()
+
     def _kill_later(self, timeout_s: float) -> None:
         if self._kill_timer is not None:
             self._kill_timer.cancel()
@@ -237,8 +268,9 @@ class Monitor:
             HutchError: what the client is told.
         """
         operation = request.get("op")
-        if operation == "exec":
-            self.sessions.add(fork_session(self, channel, request))
+        if operation in ("exec", "capture"):
+            fork = fork_session if operation == "exec" else fork_capture
+            self.sessions.add(fork(self, channel, request))
             channel.close()
             return
         if operation not in ("attach", "stop", "restart", "kill"):
@@ -250,6 +282,7 @@ class Monitor:
             client.finish(protocol.document(protocol.ENDED, {}))
         elif operation in ("stop", "restart"):
             self._again = operation == "restart"
+            self._reset = str(request.get("reset") or "")
             self._note_stopped(stopped=not self._again)
             self.stop(request.get("signal"), request.get("timeout"))
 
@@ -355,7 +388,13 @@ class Monitor:
 
     def _restart(self, message: bytes = b"") -> None:
         self._restart_timer = None
-        record = self.directory.record
+        reset, self._reset = self._reset, ""
+        try:
+            if reset:
+                snapshots.put_back(self.engine, self.directory, reset)
+        except HutchError as error:
+            self._failed(error)
+            return
         self.directory.refresh()
         record = self.directory.record
         if message:
@@ -407,19 +446,18 @@ class Monitor:
             self.directory.save()
         self.directory.close()
         self.engine.database.close()
-        for client in list(self.process.clients):
-            client.finish(message)
-        if self.process.clients:
-            self._linger()
-        else:
-            self.loop.stop()
+        self._over = True
+        if record.auto_remove:
+            self.process.lifelines.clear()
+        self.process.dismiss(message)
+        self._linger()
 
     def _linger(self) -> None:
-        """Clients have not taken everything yet; they may be slow, and are waited for."""
+        """Clients have not taken everything yet; they may be slow, and are waited for. So are the lifelines' ends."""
         if not self.process.clients:
             self.loop.stop()
-            return
-        self.loop.after(0.01, self._linger)
+        elif len(self.process.clients) > len(self.process.lifelines):
+            self.loop.after(0.01, self._linger)
 
 
 class Visitor:

@@ -31,6 +31,11 @@ class AttachedProcess:
         interactive: whether its standard input is open.
         signal: sends it a signal.
         log: keeps what it writes; None for nothing.
+        private: what it writes is of no interest to anybody but the client that started it.
+
+    Attributes:
+        lifelines: those of the clients without whom it is not wanted any more, until they say RELEASE.
+        on_lifeline: called when one of these has gone (True), or has released it (False).
     """
 
     def __init__(
@@ -41,10 +46,13 @@ class AttachedProcess:
         interactive: bool,
         signal: Callable[[int], None],
         log: LogWriter | None = None,
+        private: bool = False,
     ) -> None:
         self._loop, self.tty, self.interactive = loop, tty, interactive
-        self._signal, self.log = signal, log
+        self._signal, self.log, self._private = signal, log, private
         self.clients: list[Client] = []
+        self.lifelines: set[Client] = set()
+        self.on_lifeline: Callable[[bool], None] = lambda _lost: None
         self.outputs: list[Output] = []
         self.input: Input | None = None
         self._size: tuple[int, int] | None = None
@@ -125,7 +133,7 @@ class AttachedProcess:
 
         Args:
             channel: its connection.
-            request: ``stdin``, ``stdout``, ``stderr``: whether it is attached to these.
+            request: ``stdin``, ``stdout``, ``stderr``: whether it is attached to these; ``lifeline``.
             starter: it is the one that started the process, and is to miss nothing.
         """
         names = (("stdin", protocol.STDIN), ("stdout", protocol.STDOUT), ("stderr", protocol.STDERR))
@@ -140,6 +148,8 @@ class AttachedProcess:
             on_drained=lambda _: self._resume(),
         )
         self.clients.append(client)
+        if request.get("lifeline"):
+            self.lifelines.add(client)
         return client
 
     def tell(self, message: bytes) -> None:
@@ -148,9 +158,12 @@ class AttachedProcess:
             client.send(message)
 
     def dismiss(self, message: bytes) -> None:
-        """Send every client its last message."""
+        """Send every client its last message; a lifeline stays open after it."""
         for client in list(self.clients):
-            client.finish(message)
+            if client in self.lifelines:
+                client.send(message)
+            else:
+                client.finish(message)
 
     def resize(self, rows: int, columns: int) -> None:
         """Give the terminal a size, now or when it is there."""
@@ -172,6 +185,14 @@ class AttachedProcess:
             self.resize(*protocol.window_size(content))
         elif kind == protocol.SIGNAL and content:
             self._signal(content[0])
+        elif kind == protocol.HUNG_UP and client.patient and self._private:
+            # As in a pipeline: it finds out with its next write, and dies of SIGPIPE unless it knows better.
+            for output in self.outputs:
+                if output.kind == content and not self.tty:
+                    output.close()
+        elif kind == protocol.RELEASE and client in self.lifelines:
+            self.lifelines.discard(client)
+            self.on_lifeline(False)
 
     def _closed(self, client: Client) -> None:
         if client in self.clients:
@@ -180,6 +201,9 @@ class AttachedProcess:
         if client.patient and protocol.STDIN in client.wants and self.input is not None and not self.tty:
             self.input.end()
         self._resume()
+        if client in self.lifelines:
+            self.lifelines.discard(client)
+            self.on_lifeline(True)
 
     def _resume(self) -> None:
         if not any(client.patient and client.behind for client in self.clients):

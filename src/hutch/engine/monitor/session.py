@@ -82,13 +82,16 @@ class Session:
             tty=bool(request.get("tty")),
             interactive=bool(attach.get("stdin")),
             signal=self._signal,
+            private=True,
         )
+        self._process.on_lifeline = self._lifeline_ended
+        self._unwanted = False
+        self._pid, self._pidfd = 0, -1
         if size := request.get("size"):
             self._process.resize(int(size[0]), int(size[1]))
         self._client = self._process.attach(channel, attach, starter=True)
         self._client.send(protocol.ACCEPTED)
         self._exec = ExecRecord.new(record.id, request)
-        self._pid, self._pidfd = 0, -1
         self._began = clock()
 
     def run(self) -> None:
@@ -104,12 +107,11 @@ class Session:
                     from hutch.engine.monitor.monitor import exit_code_of
 
                     error.exit_code = exit_code_of(error)
-                    if error.exit_code == 125:
-                        error.exit_code = 126
+                if error.exit_code == 125:  # of `run`; an exec that could not be set up is 126
+                    error.exit_code = 126
                 self._process.ended()
                 self._client.finish(protocol.failure(error))
                 self._leave()
-                return
             self._loop.run()
 
     def _start(self) -> None:
@@ -125,6 +127,8 @@ class Session:
                 lambda stdio, console: exec_process(container, process, stdio=stdio, console_socket=console)
             )
         self._pidfd = pidfd_open(self._pid)
+        if self._unwanted:
+            self._signal(signals.SIGKILL)
         status = process_status(self._pid)
         self._exec.pid, self._exec.start_time = self._pid, status[1] if status else 0
         self._exec.started, self._exec.running = now(), True
@@ -136,12 +140,28 @@ class Session:
             self._client.finish(protocol.document(protocol.ENDED, {"exit_code": 0}))
         self._reap()  # it may have ended before the loop began
 
+    def _lifeline_ended(self, lost: bool) -> None:
+        """Who wanted the process for his own lifetime only has gone."""
+        self._unwanted = lost
+        if lost:
+            self._signal(signals.SIGKILL)
+
     def _signal(self, number: int) -> None:
         if self._pidfd >= 0 and 1 <= number <= signals.LAST:
             try:
                 pidfd_send_signal(self._pidfd, number)
             except ProcessLookupError:
                 return
+        if number == signals.SIGKILL:
+            self._kill_rest()
+
+    def _kill_rest(self) -> None:
+        """End what the process has started, as far as that has not made sessions of its own."""
+        for pid in session_members(self._pid) if self._pid else ():
+            try:
+                os.kill(pid, signals.SIGKILL)
+            except ProcessLookupError:
+                continue
 
     def _reap(self) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -168,6 +188,7 @@ class Session:
         events.publish(self._engine.database, self._record, "exec_die", **attributes)
         forget(self._engine.database, self._record.id)
         self._engine.database.close()
+        self._process.lifelines.clear()
         self._process.dismiss(protocol.document(protocol.ENDED, {"exit_code": exit_code}))
         self._leave()
 
@@ -175,6 +196,20 @@ class Session:
         """End once the client has taken everything."""
         if self._process.clients:
             self._loop.after(0.01, self._leave)
-            self._loop.run()
         else:
             self._loop.stop()
+
+
+def session_members(leader: int) -> list[int]:
+    """The processes of the session that `leader` leads; it has not been waited for, so the number is its own."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
+                    fields = file.read(4096).rpartition(b")")[2].split()
+            except OSError:
+                continue  # it has ended
+            if int(fields[3]) == leader and int(name) != leader:
+                found.append(int(name))
+    return found
