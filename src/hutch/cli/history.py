@@ -49,7 +49,7 @@ def _rows(engine: Engine, image: Image, *, full: bool, human: bool) -> list[dict
                 "CreatedSince": created if human else step.created,
                 "CreatedAt": step.created,
                 "CreatedBy": made_by if full else shortened(made_by, 45),
-                "Size": human_size(size) if human else str(size),
+                "Size": human_size(size, 3) if human else str(size),
                 "Comment": step.comment,
             }
         )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hutch.image.image import Image
     from hutch.image.reference import Reference
 
-_NONE = "<none>"
+_NONE, _NOT_COUNTED = "<none>", "N/A"
 _REPOSITORY, _TAG, _DIGEST = ("REPOSITORY", "Repository"), ("TAG", "Tag"), ("DIGEST", "Digest")
 _REST = (("IMAGE ID", "ID"), ("CREATED", "CreatedSince"), ("SIZE", "Size"))
 
@@ -62,15 +62,19 @@ def _names(image: Image, names: tuple[Reference, ...], *, digests: bool) -> list
 
 
 def _row(engine: Engine, image: Image, repository: str, tag: str, digest: str, *, full: bool) -> dict[str, Any]:
-    created = image.config.created
+    created, size = image.config.created, unpacked_size(engine, image)
     return {
+        "Containers": _NOT_COUNTED,
         "ID": image.id if full else image.id.partition(":")[2][:12],
         "Repository": repository,
         "Tag": tag,
         "Digest": digest,
         "CreatedSince": f"{ago(created, time.time())} ago" if created else "N/A",
-        "CreatedAt": created,
-        "Size": human_size(unpacked_size(engine, image)),
+        "CreatedAt": f"{created[:19].replace('T', ' ')} +0000 UTC" if created else "N/A",
+        "Size": human_size(size, 3),
+        "SharedSize": _NOT_COUNTED,
+        "UniqueSize": _NOT_COUNTED,
+        "VirtualSize": human_size(size),
         "Platform": str(image.platform),
     }
 
