@@ -131,12 +131,7 @@ class VolumeStore:
         try:
             os.mkdir(f"{new}/_data")
             os.chmod(f"{new}/_data", 0o755)
-            fd = os.open(f"{new}/{_RECORD}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:
-                file.write(msgspec.json.encode(record))
-                file.flush()
-                if not record.anonymous:
-                    os.fsync(fd)
+            _write_record(new, record)
             if not record.anonymous:
                 os.fsync(lock_fd)
             os.rename(new, path)
@@ -179,6 +174,22 @@ class VolumeStore:
         except (msgspec.MsgspecError, UnicodeDecodeError, InvalidArgument) as problem:
             raise Internal(f"volume {name}: {_RECORD} is damaged: {_one_line(problem)}", hint=hint) from None
         return msgspec.structs.replace(found, path=f"{path}/_data")
+
+    def restore(self, name: str) -> Volume:
+        """Write a new record for a volume whose own is gone; nothing but its name and its data is known of it.
+
+        Raises:
+            NotFound: there is no such volume.
+            Conflict: it has a record.
+            Internal: it has no data.
+        """
+        path = self._path(name)
+        with self._locked():
+            if not os.path.isdir(path):
+                raise NotFound(f"get {name}: no such volume")
+            _write_record(path, Volume(name, created=int(time.time())))
+            self._sync()
+            return self.get(name)
 
     def broken(self) -> tuple[tuple[str, HutchError], ...]:
         """The names of the damaged ones, and what is wrong with each."""
@@ -317,6 +328,18 @@ class VolumeStore:
     def list(self) -> list[Volume]:
         """All volumes that are whole, by name."""
         return [*self._whole()]
+
+
+def _write_record(path: str, record: Volume) -> None:
+    try:
+        fd = os.open(f"{path}/{_RECORD}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise Conflict(f"volume {record.name}: it has a record") from None
+    with open(fd, "wb") as file:
+        file.write(msgspec.json.encode(record))
+        file.flush()
+        if not record.anonymous:
+            os.fsync(fd)
 
 
 def _usage(path: str) -> int:
