@@ -48,6 +48,12 @@ DIFFERS = {
     "userns": "the default for root is `auto`: ids of the container's own; `keep-id` for ordinary users",
     "volume": "nosuid and nodev by default; no `:U`",
 }
+# Commands that do not do all as docker's do.
+OTHERWISE = {
+    "commit": "sockets and files called `.wh.…` are left out, and that is said; without a freezer it does not pause",
+    "cp": "owners are those of docker's manual: the container's root, or you; set-id bits, file capabilities and "
+    "devices do not come to the host; tmpfs of a running container too",
+}
 # Flags that hutch does not know, and what to do instead.
 ABSENT = {
     "arch": "`--platform`",
@@ -179,6 +185,9 @@ def _commands() -> list[tuple[str, ...]]:
             if name in ("create", "run")
             else ""
         )
+        if name in OTHERWISE:
+            rows.append((f"`{name}`", "differs", "; ".join(filter(None, (OTHERWISE[name], remark)))))
+            continue
         rows.append((f"`{name}`", "works", remark))
     return rows
 

@@ -172,7 +172,7 @@ def changed(pair: Pair) -> Pair:
 def cgroup_of(pair: Pair) -> list[str]:
     with open(f"{pair.host}/data/containers/{box_id(pair)}/config.json", encoding="utf-8") as file:
         found = json.load(file)
-    return found["linux"]["cgroupsPath"].strip("/").split("/")[:-1]
+    return str(found["linux"]["cgroupsPath"]).strip("/").split("/")[:-1]
 
 
 def box_id(pair: Pair) -> str:

@@ -153,7 +153,7 @@ class Tree:
         try:
             ids = (owner[0], owner[1]) if owner else None
             extractor = Extractor(root_fd, place, owner=ids, devices=self._devices)
-            extractor.extract(TarReader(lambda: os.read(0, _CHUNK)))
+            extractor.consume(TarReader(lambda: os.read(0, _CHUNK)))
         finally:
             os.close(root_fd)
         return {"notes": extractor.notes}

@@ -115,7 +115,7 @@ def to_host(
             stream = files.read(wanted, last)
             base = b"" if last == b"." else last
             extractor = Extractor(place_fd, host=True, keep_ids=keep_ids and os.geteuid() == 0, base=base)
-            extractor.extract(TarReader(stream.read))
+            extractor.consume(TarReader(stream.read))
         finally:
             os.close(place_fd)
         return Copied(stream.size, {**stream.answer["notes"], **extractor.notes}, os.fsencode(str(target)))

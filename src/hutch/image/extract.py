@@ -70,7 +70,7 @@ class Extractor(Applier):
         self._host, self._plain = host, host and not keep_ids
         self._archive: TarReader | None = None
 
-    def extract(self, archive: TarReader) -> None:
+    def consume(self, archive: TarReader) -> None:
         """Extract it all, and read the stream to its end.
 
         Raises:

@@ -10,7 +10,7 @@ import re
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -215,7 +215,7 @@ def test_e04_an_archive_from_a_hostile_side_stays_where_it_was_asked_for(
     fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     stream = io.BytesIO(hostile(str(canary.path))[what].tar)
     try:
-        Extractor(fd, host=True, base=b"base").extract(TarReader(lambda: stream.read(1 << 16)))
+        Extractor(fd, host=True, base=b"base").consume(TarReader(lambda: stream.read(1 << 16)))
     except (HutchError, OSError):
         pass
     finally:
@@ -296,7 +296,7 @@ def test_b04_nothing_is_loaded_from_the_container(own_box: Host, tmp_path: Path)
         found.end()
 
 
-PACKERS = {"gzip": gzip.compress, "xz": lzma.compress, "zstd": zstandard.compress}
+PACKERS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "xz": lzma.compress, "zstd": zstandard.compress}
 
 
 @pytest.mark.parametrize("packer", PACKERS)
