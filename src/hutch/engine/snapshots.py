@@ -186,8 +186,15 @@ def capture_still(engine: Engine, directory: ContainerDirectory, key: str, first
         first_id: what the first id of the container's private range becomes; 0 if it has none.
     """
     record = directory.record
-    with StandingStill(engine, directory):
+    still = StandingStill(engine, directory)
+    try:
+        still.__enter__()
+    except NotSupported:
+        pass  # an ordinary user's host may have no freezer for him: then it is one moment after the other
+    try:
         _duplicate(engine, f"{engine.root}/snapshots/{record.id}", key, record.first_id, first_id)
+    finally:
+        still.__exit__()
 
 
 def _capture(engine: Engine, directory: ContainerDirectory, key: str, first_id: int, *, noted: bool = False) -> None:

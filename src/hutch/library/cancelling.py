@@ -65,10 +65,15 @@ def abortable(abort: Callable[[], None]) -> Iterator[None]:
         scope.leave(abort)
 
 
+def is_cancelled() -> bool:
+    """Whether the call that we are part of is not wanted any more."""
+    scope = current.get()
+    return scope is not None and scope.cancelled
+
+
 def check() -> None:
     """Raise Cancelled if the call that we are part of is not wanted any more."""
-    scope = current.get()
-    if scope is not None and scope.cancelled:
+    if is_cancelled():
         raise Cancelled("cancelled")
 
 

@@ -14,7 +14,7 @@ from hutch.engine.engine import Engine
 from hutch.engine.undo import Undo
 from hutch.errors import ContainerNotFound, InvalidState
 from hutch.library import logs
-from hutch.library.cancelling import abortable
+from hutch.library.cancelling import abortable, is_cancelled
 from hutch.library.files import Files
 from hutch.library.keywords import Table, Words
 from hutch.library.options import environment as variables
@@ -126,6 +126,8 @@ class Container(Files):
                 lifecycle.await_start(channel)
         except BaseException:
             channel.close()
+            if is_cancelled():
+                lifecycle.stop(self._engine, self.id, timeout_s=0)
             raise
         self._hold(channel if self._held else None)
         if not self._held:

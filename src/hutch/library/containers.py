@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Literal, Unpack, overload
 
 from hutch.engine import lifecycle
 from hutch.engine.engine import Engine
-from hutch.engine.monitor import protocol
 from hutch.engine.options import RunOptions
 from hutch.engine.prepare import Prepared, prepare
 from hutch.engine.undo import Undo
 from hutch.errors import ContainerError, ContainerNotFound, HutchError
-from hutch.library.cancelling import abortable, check
+from hutch.library.cancelling import check
 from hutch.library.container import Container
 from hutch.library.filtering import container_matcher, flat
+from hutch.library.images import Teller
 from hutch.library.keywords import CreateKeywords, Words
 from hutch.library.options import run_options
 from hutch.library.streams import OUTPUT_LIMIT, HutchWarning, Process, warn
@@ -89,7 +90,7 @@ class Containers:
                 killed or interrupted meanwhile.
             stdout: return what it writes there.
             stderr: the same; both are in the order in which they came.
-            stream: return the process, to iterate over, as soon as it runs.
+            stream: return the process, to iterate over, as soon as it runs; the container ends with it.
             stdin: what it reads; the container is interactive then.
             timeout: seconds; then it is killed.
             output_limit: most bytes of output to keep.
@@ -112,25 +113,29 @@ class Containers:
             record = prepared.directory.record
             container = Container(self._engine, record)
             attach = {"stdin": stdin is not None, "stdout": not detach, "stderr": not detach}
-            channel = lifecycle.start(self._engine, prepared.directory, {"attach": attach, "lifeline": not detach})
+            channel = lifecycle.start(self._engine, prepared.directory, {"attach": attach, "lifeline": True})
             assert channel is not None, "the lock was ours"
             undo.keep()
-        if detach:
-            with channel, abortable(channel.shutdown):
-                lifecycle.await_start(channel, _told)
-            return container
-        process = Process(channel, stdin=stdin is not None)
+        # Until it is let go, the container ends with this connection: whatever happens to us, nobody is left behind.
+        process = Process(channel, stdin=stdin is not None, keep=True)
         try:
-            if stream:
-                if stdin is not None:
-                    raise TypeError("stdin: give it to the process that stream=True returns")
+            if detach or stream:
                 process.await_start()
-                return process
+            if detach:
+                process.release()
+                process.close()
+                return container
+            if stream:
+                return process.streaming(stdin)
             result = process.communicate(stdin, timeout=timeout, limit=output_limit)
+        except HutchError:
+            # In front of the caller, who may want to use the name again.
+            process.close()
+            self._discard(record.id)
+            raise
         except BaseException:
             process.close()
             raise
-        process.release()
         process.close()
         if result.exit_code != 0:
             raise ContainerError(record.name, result.exit_code, record.command, record.image, result.stderr)
@@ -149,9 +154,21 @@ class Containers:
         prepared.directory.close()
         return Container(self._engine, prepared.directory.record)
 
+    def _discard(self, container_id: str) -> None:
+        try:
+            lifecycle.remove(self._engine, container_id, force=True, volumes=True)
+        except ContainerNotFound:
+            pass  # its monitor was faster
+
     def _prepare(self, wanted: RunOptions, undo: Undo) -> Prepared:
         check()
-        prepared = prepare(self._engine, wanted, console=(24, 80) if wanted.tty else None, undo=undo)
+        prepared = prepare(
+            self._engine,
+            wanted,
+            console=(24, 80) if wanted.tty else None,
+            undo=undo,
+            pulling=lambda _name: nullcontext(Teller(None)),
+        )
         undo.add(prepared.directory.close)
         check()
         for text in prepared.warnings:
@@ -229,8 +246,3 @@ def _size(engine: Engine, container_id: str) -> int:
         return engine.snapshots.usage(container_id).size
     except HutchError:
         return 0
-
-
-def _told(kind: bytes, content: bytes) -> None:
-    if kind == protocol.WARNING:
-        warn(content.decode("utf-8", "replace"))

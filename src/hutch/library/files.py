@@ -133,7 +133,7 @@ class Files:
         *,
         message: str = "",
         author: str = "",
-        pause: bool = True,
+        pause: bool | None = None,
         changes: Sequence[str] = (),
     ) -> Image:
         """Make an image of what it changed.
@@ -143,7 +143,7 @@ class Files:
             tag: of that name.
             message: for the image's history.
             author: the same.
-            pause: let it stand still meanwhile.
+            pause: let it stand still meanwhile; None does so where the host can.
             changes: Dockerfile instructions, such as ``CMD ["sh"]``.
         """
         from hutch.engine.commit import commit

@@ -13,6 +13,7 @@ from hutch.image.image import Image as StoredImage
 from hutch.image.image import Removal
 from hutch.image.pull import pull
 from hutch.image.reference import Reference
+from hutch.library.cancelling import Cancelled, current
 from hutch.library.filtering import flat, image_matcher
 from hutch.library.spooling import reading, written
 from hutch.library.streams import warn
@@ -125,7 +126,7 @@ class Images:
             layers=engine.snapshots,
             registries=engine.registries,
             platform=_platform(platform),
-            progress=_Teller(progress),
+            progress=Teller(progress),
         )
         return Image(engine, found)
 
@@ -163,7 +164,7 @@ class Images:
         engine.prepare_directories()
         with reading(data) as source:
             found = archive.load(
-                source, store=engine.images, layers=engine.snapshots, platform=_platform(platform), told=_Teller(None)
+                source, store=engine.images, layers=engine.snapshots, platform=_platform(platform), told=Teller(None)
             )
         return [Image(engine, one.image) for one in found]
 
@@ -261,14 +262,17 @@ class Images:
         return {"ImagesDeleted": _removal(removal), "SpaceReclaimed": removal.freed}
 
 
-class _Teller(progress.Progress):
+class Teller(progress.Progress):
     """Tells a caller's function; warnings are Python's."""
 
     def __init__(self, told: Told | None) -> None:
         self._told = told
+        self._scope = current.get()  # calls come from other threads
 
     def layer(self, digest: str, phase: str, done: int, total: int) -> None:
         """A layer's phase."""
+        if self._scope is not None and self._scope.cancelled:
+            raise Cancelled("cancelled")
         if self._told is not None:
             self._told({"status": phase, "id": digest, "current": done, "total": total})
 

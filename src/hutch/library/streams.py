@@ -47,13 +47,18 @@ class Process:
     Leaving the `with` block, or the caller's death, ends an exec that has not ended by itself; an attachment to a
     container just ends.
 
+    Args:
+        channel: to its monitor or session; closed by `close`.
+        stdin: whether it reads what we write.
+        keep: this is the lifeline of a container, which stays if it ends by itself.
+
     Attributes:
         exit_code: None until it has ended.
         pid: in the host's namespace, once it has been started.
     """
 
-    def __init__(self, channel: Channel, *, stdin: bool = False) -> None:
-        self._channel, self._stdin = channel, stdin
+    def __init__(self, channel: Channel, *, stdin: bool = False, keep: bool = False) -> None:
+        self._channel, self._stdin, self._keep = channel, stdin, keep
         self._lock = threading.Lock()
         self._closed = self._aborted = False
         self.exit_code: int | None = None
@@ -89,6 +94,8 @@ class Process:
             self.pid = int(protocol.parse(content).get("pid", 0))
         elif kind == protocol.ENDED:
             self.exit_code = int(protocol.parse(content).get("exit_code", 0))
+            if self._keep:
+                self.release()  # it has ended by itself: what is left of it stays
         elif kind == protocol.FAILED:
             self.exit_code = -1
             raise protocol.as_error(content)
