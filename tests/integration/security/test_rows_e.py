@@ -311,3 +311,42 @@ def test_b05_compressed_archives_are_unpacked_by_us(own_box: Host, packer: str) 
         assert own_box.cli("exec", "box", "ls", "/work").stdout.split() == ["copied", "own"]
     finally:
         found.end()
+
+
+def test_a17_mount_targets_that_are_links_lead_nowhere_in_a_stopped_container(
+    box: Host, canary: Canary, tmp_path: Path
+) -> None:
+    """The engine's files are mounted for the copy, on whatever the image has in their place."""
+    layer = Layer().directory("work").directory("etc")
+    layer.symlink("etc/hosts", f"{canary.path}/secret").symlink("etc/resolv.conf", f"{canary.path}/new")
+    layer.symlink("etc/hostname", "../" * 12 + str(canary.path).lstrip("/") + "/made")
+    image = box.image("links", layer)
+    box.cli("create", "--name=box", f"--userns={box.mode}", "--cgroup-parent", box.cgroup, image, "true")
+    try:
+        (tmp_path / "file").write_text("x")
+        box.cli("cp", f"{tmp_path}/file", "box:/work/")
+        box.cli("cp", f"{tmp_path}/file", "box:/etc/hosts", check=False)
+        done = box.cli("cp", "-L", "box:/etc/hosts", "-", check=False)
+        assert SECRET.decode() not in done.stdout
+    finally:
+        box.cli("rm", "-f", "box")
+    canary.check()
+
+
+def test_a18_a_link_in_a_volume_is_a_link_in_the_container(own_box: Host, canary: Canary, tmp_path: Path) -> None:
+    found = Box(own_box, "-v", "shared:/vol")
+    try:
+        own_box.cli("exec", "box", "ln", "-s", str(canary.path), "/vol/link")
+        own_box.cli("exec", "box", "ln", "-s", f"{canary.path}/secret", "/vol/file")
+        (tmp_path / "own").write_text("of the caller")
+        for stopped in (False, True):
+            if stopped:
+                own_box.cli("kill", "box")
+                own_box.cli("wait", "box")
+            for target in ("/vol/link/secret", "/vol/link/", "/vol/file"):
+                own_box.cli.fails("cp", f"{tmp_path}/own", f"box:{target}")
+            assert "could not find" in own_box.cli.fails("cp", "box:/vol/link/secret", "-")
+    finally:
+        found.end()
+        own_box.cli("volume", "rm", "shared")
+    canary.check()
