@@ -79,7 +79,7 @@ def _task(engine: Engine, directory: ContainerDirectory) -> dict[str, Any]:
         for key in ("destination", "upper"):
             part[key] = _crossing(part[key])
         part["lowers"] = [_crossing(path) for path in part["lowers"]]
-    return {"kind": "layers", "parts": parts, "mount_points": _mount_points(spec), "maps": _maps(spec)}
+    return {"kind": "layers", "parts": parts, "mount_points": _mount_points(spec, mounts), "maps": _maps(spec)}
 
 
 def _own_mounts(mounts: list[Mount], directory: ContainerDirectory) -> list[Mount]:
@@ -104,8 +104,9 @@ def _overlay(entry: Mount) -> dict[str, Any]:
     }
 
 
-def _mount_points(spec: Spec) -> list[str]:
-    return [_crossing(entry["destination"]) for entry in spec.get("mounts") or []]
+def _mount_points(spec: Spec, root: list[Mount]) -> list[str]:
+    places = [entry["destination"] for entry in (*(spec.get("mounts") or []), *root)]
+    return [_crossing(place) for place in places if place != "/"]
 
 
 def _maps(spec: Spec) -> dict[str, list[list[int]]]:
