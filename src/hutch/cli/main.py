@@ -16,7 +16,7 @@ from hutch.runtime import signals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from hutch.cli.command import Command
     from hutch.cli.flags import Flag
@@ -69,6 +69,11 @@ COMMANDS = {
     "volume prune": ("volume_prune", "Remove anonymous volumes that no container uses"),
     "volume rm": ("volume_rm", "Remove one or more volumes and their data"),
     "completion": ("completion", "Print the script by which bash, fish or zsh completes commands, flags and names"),
+    "system check": ("system_check", "Find what is damaged or left over, and mend it"),
+    "system df": ("system_df", "Show what takes how much of the disk, and what of it can be freed"),
+    "system prune": ("system_prune", "Remove stopped containers and unused images"),
+    "system recover": ("system_check.RECOVER", "Put everything right after a boot or a crash"),
+    "system units": ("system_units", "Make systemd units, for the boot or for containers"),
     "version": ("version", "Show what this is and what it runs on"),
     "info": ("info", "Show what hutch found on this system, and what it chose"),
 }
@@ -101,6 +106,8 @@ ALIASES = {
     "volume remove": "volume rm",
 }
 GROUPS = ("container", "image", "system", "volume")
+_ANY_TIME = ("info", "login", "logout", "system check", "system recover", "system units", "version")
+"""Commands that have nothing to do with containers, or that recover themselves."""
 _DEBUG = "HUTCH_DEBUG"
 _BUG_TEXT_MAX = 500
 _EXAMPLES = """\
@@ -217,6 +224,9 @@ def _command_name(words: list[str]) -> tuple[str, list[str]]:
     if name not in COMMANDS:
         from difflib import get_close_matches
 
+        from hutch.cli.refused import refuse
+
+        refuse(name)
         near = get_close_matches(name, COMMANDS, n=1)
         error = HutchError(
             f"unknown command: hutch {name}\n\nRun 'hutch --help' for more information",
@@ -235,7 +245,7 @@ def load(name: str) -> Command:
     return command
 
 
-def _run(command: Command, arguments: list[str], given: dict[str, object]) -> int:
+def _run(command: Command, arguments: list[str], given: dict[str, Any]) -> int:
     from hutch.cli import flags
 
     try:
@@ -250,6 +260,8 @@ def _run(command: Command, arguments: list[str], given: dict[str, object]) -> in
         signals.handle(number, _terminate)
     try:
         command.check_arguments(rest)
+        if command.name not in _ANY_TIME:
+            _after_boot(given)
         return command.run(values, rest, given)
     except BrokenPipeError:
         raise
@@ -267,6 +279,16 @@ def _run(command: Command, arguments: list[str], given: dict[str, object]) -> in
     finally:
         for number in numbers:  # `main` may be called by a program that goes on
             signals.handle(number, signals.SIG_DFL)
+
+
+def _after_boot(given: dict[str, Any]) -> None:
+    """The first command after a boot puts right what the boot left, and starts what is to run."""
+    from hutch.cli.messages import warn
+    from hutch.engine import boot
+    from hutch.engine.engine import Engine
+
+    for problem in boot.notice(Engine(given["root"], given["state"])):
+        warn(problem)
 
 
 def _in_words(error: OSError) -> str:
