@@ -106,7 +106,7 @@ def test_e01_writing_while_the_path_is_swapped(running: Box, canary: Canary) -> 
     ended = 0
     begun = time.monotonic()
     with swapping(f"{running.root}/work/own", str(canary.path)):
-        while ended < 10 and time.monotonic() - begun < PATIENCE_S:
+        while ended < 4 and time.monotonic() - begun < PATIENCE_S:
             try:
                 with running.engine.containers.find("box") as directory:
                     copy_in(running.engine, directory, "/work", [archive])
@@ -139,7 +139,7 @@ def test_e02_mount_points_that_are_swapped_while_a_stopped_container_is_read(box
         shared = f"{box.roots.data}/volumes/one/_data/a"
         outcomes = set()
         with swapping(shared, str(canary.path)):
-            for _ in range(15):
+            for _ in range(8):
                 try:
                     with found.inside() as files:
                         data = b"".join(files.read(b"/v", b"v"))
@@ -242,7 +242,7 @@ def test_e04_nothing_that_gives_rights_comes_to_the_host(own_box: Host, tmp_path
 def test_e05_a_file_that_becomes_a_link_while_it_is_archived(running: Box, canary: Canary, verb: str) -> None:
     kinds = set()
     with swapping(f"{running.root}/work/own", str(canary.path)):
-        for _ in range(12):
+        for _ in range(8):
             with running.engine.containers.find("box") as directory:
                 opened = export if verb == "export" else open_layer
                 with opened(running.engine, directory) as stream:
