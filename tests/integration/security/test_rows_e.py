@@ -33,7 +33,7 @@ pytestmark = requires("root", "program:busybox")
 
 SECRET = b"of the host"
 READS, WRITES = 2000, 2000
-PATIENCE_S = 20
+PATIENCE_S = 10
 
 
 class Box:
