@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.conftest import Roots
 from tests.support.cli import Cli
 from tests.support.images import Image
+from tests.support.library import Library, library
 from tests.support.registries import Registry
 from tests.support.runner import Runner
 
@@ -23,3 +26,10 @@ def box(own_hutch: Cli, cgroup_parent: str, registry: Registry, busybox_image: I
     name = busybox_image.push(registry, "e2e/busybox:latest")
     own_hutch("pull", "-q", name)
     return Runner(own_hutch, cgroup_parent, name)
+
+
+@pytest.fixture
+def lib(tmp_root: Roots, cgroup_parent: str, busybox_image: Image) -> Iterator[Library]:
+    """`import hutch` over a private root."""
+    with library(tmp_root, cgroup_parent, busybox_image) as found:
+        yield found

@@ -134,7 +134,7 @@ class Process:
             for out, err in self.chunks(timeout=timeout):
                 size += len(out) + len(err)
                 if size > limit:
-                    self.kill()
+                    self._kill_and_wait()
                     raise OutputTooLarge(
                         f"output larger than {limit} bytes", hint="read it as it comes, with stream=True"
                     )
@@ -197,16 +197,22 @@ class Process:
         left = deadline - time.monotonic()
         if left > 0 and poll.poll(left * 1000 + 1):
             return
+        self._kill_and_wait()
+        raise ExecTimeout("the process took longer than it was given, and was killed")
+
+    def _kill_and_wait(self) -> None:
+        """Kill it, and see it dead, unless that takes very long."""
         self.kill()
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN)
         end = time.monotonic() + _DEATH_S
         while poll.poll(max(0.0, end - time.monotonic()) * 1000):
             try:
                 message, _ = self._channel.recv(protocol.REQUEST_LIMIT)
             except OSError:
-                break
+                return
             if message[:1] in (b"", protocol.ENDED, protocol.FAILED):
-                break
-        raise ExecTimeout("the process took longer than it was given, and was killed")
+                return
 
     # -- what it reads
 
