@@ -263,6 +263,8 @@ class ContainerDirectory:
             if not rows:
                 raise ContainerNotFound(f"no such container: {self.record.name or self.record.id[:12]}")
             merged = _parsed(*rows[0])
+            if merged.status == "dead" and self.record.status not in ("dead", "removing"):
+                changes = self.record.to_dict()  # it was damaged after we had read it: it is written anew
             for name, value in changes.items():
                 setattr(merged, name, value)
             text = documents.dump(merged.to_dict())
@@ -337,6 +339,9 @@ class ContainerStore:
             except BaseException:
                 self._forget(record.id)
                 raise
+            if directory.removed():  # somebody looked in between, and took it for a killed process's
+                directory.close()
+                return self.create(name)
         finally:
             os.close(making_fd)
         return directory

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hutch.engine.engine import Engine
     from hutch.linux.seqpacket import Channel
 
+DEFAULT_STOP_TIMEOUT_S = 10
 _KILL_WAIT_S = 10.0
 _UNKNOWN = 137
 
@@ -247,9 +248,11 @@ def stop(engine: Engine, text: str, *, signal: int | None = None, timeout_s: int
         record = directory.record
         channel = connect(engine, record.id, {"op": "stop", "signal": signal, "timeout": timeout_s})
         if channel is None:
-            return
-        with channel:
-            await_end(channel)
+            if not _stop_init(directory, signal, timeout_s):
+                return
+        else:
+            with channel:
+                await_end(channel)
         events.publish(engine.database, record, "stop")
 
 
@@ -268,6 +271,7 @@ def restart(engine: Engine, text: str, *, signal: int | None = None, timeout_s: 
             with channel:
                 await_end(channel)
             return
+        _stop_init(directory, signal, timeout_s)
         channel = start(engine, directory, {})
         if channel is not None:
             with channel:
@@ -385,11 +389,63 @@ def kill(engine: Engine, text: str, signal: int = signals.SIGKILL) -> None:
         record = directory.record
         channel = connect(engine, record.id, {"op": "kill", "signal": signal})
         if channel is None:
+            if _signal_init(directory, signal):
+                return
             raise InvalidState(
                 f"cannot kill container: {text}: container {record.id} is not running", have=status, want="running"
             )
         with channel:
             await_end(channel)
+
+
+def _signal_init(directory: ContainerDirectory, signal: int) -> bool:
+    """Signal init itself, where the state directory and with it the monitor's socket was removed; False if it ended."""
+    from hutch.engine.joining import is_alive
+    from hutch.linux.process import pidfd_open, pidfd_send_signal
+
+    directory.refresh()
+    record = directory.record
+    if record.status != "running" or not record.pid:
+        return False
+    try:
+        pidfd = pidfd_open(record.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not is_alive(record.pid, record.start_time, record.boot_id):  # the pidfd holds whoever this is about
+            return False
+        pidfd_send_signal(pidfd, signal)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def _stop_init(directory: ContainerDirectory, signal: int | None, timeout_s: int | None) -> bool:
+    """Do what a monitor does that is asked to stop its container; False if that does not run."""
+    record = directory.record
+    if not _signal_init(directory, signal or signals.number(record.stop_signal or "TERM")):
+        return False
+    if timeout_s is None:
+        timeout_s = record.stop_timeout if record.stop_timeout >= 0 else DEFAULT_STOP_TIMEOUT_S
+    if timeout_s < 0:
+        directory.lock()
+    elif not _locked_within(directory, timeout_s):
+        _signal_init(directory, signals.SIGKILL)
+        _locked_within(directory, _KILL_WAIT_S)
+    directory.unlock()
+    return True
+
+
+def _locked_within(directory: ContainerDirectory, patience_s: float) -> bool:
+    """Take the lock as soon as its holder gives it up; False if he does not."""
+    end = time.clock_gettime(time.CLOCK_BOOTTIME) + patience_s
+    while not directory.lock(wait=False):
+        if time.clock_gettime(time.CLOCK_BOOTTIME) > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def rename(engine: Engine, text: str, name: str) -> None:
@@ -455,11 +511,8 @@ def _kill_and_wait(engine: Engine, directory: ContainerDirectory) -> bool:
         kill(engine, directory.record.id)
     except (ContainerNotFound, InvalidState):
         pass
-    end = time.monotonic() + _KILL_WAIT_S
-    while not directory.lock(wait=False):
-        if time.monotonic() > end:
-            raise Unavailable(f'container "{directory.record.name}": did not end within {_KILL_WAIT_S:.0f} seconds')
-        time.sleep(0.01)
+    if not _locked_within(directory, _KILL_WAIT_S):
+        raise Unavailable(f'container "{directory.record.name}": did not end within {_KILL_WAIT_S:.0f} seconds')
     try:
         directory.refresh()
     except ContainerNotFound:

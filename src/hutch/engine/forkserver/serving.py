@@ -7,8 +7,9 @@ import select
 
 from hutch.engine.engine import Engine
 from hutch.engine.monitor import protocol
+from hutch.engine.monitor.mishaps import as_told
 from hutch.engine.monitor.monitor import Monitor
-from hutch.errors import HutchError, InvalidArgument
+from hutch.errors import InvalidArgument
 from hutch.linux.process import pidfd_open
 from hutch.runtime import entering, signals
 
@@ -51,8 +52,8 @@ def serve(channel: Channel, root: str, state: str) -> None:
         directory.adopt(fds.pop())
         channel.send(protocol.ACCEPTED)
         monitor = Monitor(engine, directory, channel, request)
-    except HutchError as error:
-        channel.send(protocol.failure(error))
+    except Exception as error:
+        channel.send(protocol.failure(as_told(error)))
         return
     finally:
         for fd in fds:

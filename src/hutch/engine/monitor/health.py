@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 
-from hutch.engine import events
 from hutch.engine.monitor import protocol
 from hutch.engine.monitor.loop import READ, clock
+from hutch.engine.monitor.mishaps import as_told, attempt
 from hutch.engine.monitor.session import fork_session
-from hutch.errors import ContainerNotFound, HutchError
+from hutch.errors import HutchError
 from hutch.linux.seqpacket import pair
 from hutch.runtime import signals
 from hutch.runtime.state import now
@@ -81,7 +81,10 @@ class HealthCheck:
         return str(self._monitor.directory.record.health.get("Status", ""))
 
     def _run(self) -> None:
-        self._probe = _Probe(self._monitor, self._args, self._timeout_s, self._done)
+        try:
+            self._probe = _Probe(self._monitor, self._args, self._timeout_s, self._done)
+        except OSError as error:  # no process, or no descriptor, is to be had
+            self._done(-1, str(as_told(error)), now())
 
     def _done(self, exit_code: int, output: str, started: str) -> None:
         self._probe = None
@@ -98,16 +101,12 @@ class HealthCheck:
         log = [*health.get("Log", []), entry][-_LOG_ENTRIES:]
         self._note({"Status": status, "FailingStreak": streak, "Log": log})
         if status != before:
-            record = self._monitor.directory.record
-            events.publish(self._monitor.engine.database, record, f"health_status: {status}")
+            self._monitor.publish(f"health_status: {status}")
         self._schedule()
 
     def _note(self, health: dict[str, Any]) -> None:
         self._monitor.directory.record.health = health
-        try:
-            self._monitor.directory.save(durable=False)
-        except ContainerNotFound:
-            return
+        attempt("note health", lambda: self._monitor.directory.save(durable=False))
 
 
 class _Probe:

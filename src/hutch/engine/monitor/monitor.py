@@ -19,9 +19,10 @@ from hutch.engine.monitor import protocol, restarting
 from hutch.engine.monitor.capturing import fork_capture
 from hutch.engine.monitor.health import HealthCheck
 from hutch.engine.monitor.loop import READ, Loop, clock
+from hutch.engine.monitor.mishaps import as_told, attempt, note
 from hutch.engine.monitor.process import AttachedProcess
 from hutch.engine.monitor.session import fork_session
-from hutch.engine.monitor.starting import Starter, socket_place
+from hutch.engine.monitor.starting import Starter, clear_runtime, socket_place
 from hutch.engine.monitor.usage import Meter
 from hutch.errors import ContainerNotFound, ContainerSetupFailed, HutchError, InvalidArgument, NoUserNamespaces
 from hutch.linux import seqpacket
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from hutch.linux.seqpacket import Channel
     from hutch.runtime.container import Container
 
-DEFAULT_STOP_TIMEOUT_S = 10
 _REQUEST_PATIENCE_S = 10.0
+_BREATH_S = 1.0
+"""How long no connection is accepted when there are no descriptors left for one."""
+_MISTAKES = 100
 
 
 class Monitor:
@@ -113,14 +116,33 @@ class Monitor:
             self.loop.on_signal(signals.SIGCHLD, self._reap)
             self.loop.on_signal(signals.SIGTERM, lambda: self.stop(None, None))
             self._listen()
-            try:
-                self._start()
-            except HutchError as error:
-                self._failed(error)
+            self._try_to_start()
             if self.process.clients or self.container or self._restart_timer:
+                self._live()
+
+    def _live(self) -> None:
+        """Wait in the loop; what nobody expected must not leave a container without its monitor."""
+        for _ in range(_MISTAKES):
+            try:
                 self.loop.run()
+            except Exception:
+                if self.container is None and self._restart_timer is None:
+                    raise
+                note("monitor")
+                self.loop.after(0.1, self._reap)  # it may have been kept from that
+            else:
+                return
+        self.signal(signals.SIGKILL)
 
     # -- starting
+
+    def _try_to_start(self) -> bool:
+        try:
+            self._start()
+        except Exception as error:
+            self._failed(as_told(error))
+            return False
+        return True
 
     def _start(self) -> None:
         record = self.directory.record
@@ -152,13 +174,17 @@ class Monitor:
             self._discard()
             raise
         self._began = clock()
-        events.publish_volumes(self.engine.database, self.directory, "mount")
-        events.publish(self.engine.database, record, "start")
+        attempt("event", lambda: events.publish_volumes(self.engine.database, self.directory, "mount"))
+        self.publish("start")
         self.process.tell(protocol.document(protocol.STARTED, {"pid": container.pid}))
         if record.healthcheck:
             self._health = HealthCheck(self)
         if self._unwanted:
             self.signal(signals.SIGKILL)
+
+    def publish(self, action: str, **attributes: str) -> None:
+        """Enter an event; that the disk is full shall not be the end of the container."""
+        attempt("event", lambda: events.publish(self.engine.database, self.directory.record, action, **attributes))
 
     def _save(self) -> None:
         self.directory.save(durable=not self.directory.record.auto_remove)
@@ -171,6 +197,8 @@ class Monitor:
                 error.hint = NoUserNamespaces.because(error.errno).hint
         record = self.directory.record
         self.process.ended()
+        # It may have been created, and what came after failed.
+        attempt("clear", lambda: clear_runtime(self.engine, record.id))
         record.status = "exited" if record.finished else "created"
         record.pid = record.start_time = 0
         record.exit_code, record.error = error.exit_code, str(error)[:4096]
@@ -193,7 +221,7 @@ class Monitor:
         """A paused process would not see what it is sent."""
         if self.container is not None and self.container.frozen():
             self.container.resume()
-            events.publish(self.engine.database, self.directory.record, "unpause")
+            self.publish("unpause")
 
     def stop(self, number: int | None, timeout_s: int | None) -> None:
         """Ask init to end, and kill it when it has not after `timeout_s`; -1 waits for ever."""
@@ -201,10 +229,14 @@ class Monitor:
         if self._restart_timer is not None:
             self._restart_timer.cancel()
             self._restart_timer = None
-            self._conclude()
+            if self._again:
+                self._again = False
+                self._restart(self._last_words(restarting=True))
+            else:
+                self._conclude()
             return
         if timeout_s is None:
-            timeout_s = record.stop_timeout if record.stop_timeout >= 0 else DEFAULT_STOP_TIMEOUT_S
+            timeout_s = record.stop_timeout if record.stop_timeout >= 0 else lifecycle.DEFAULT_STOP_TIMEOUT_S
         self.signal(number or signals.number(record.stop_signal or "TERM"))
         self._thaw()
         if timeout_s >= 0:
@@ -256,17 +288,28 @@ class Monitor:
             channel = seqpacket.accept(self._listener_fd)
         except (BlockingIOError, ConnectionAbortedError):
             return
+        except OSError:  # no descriptors, or no memory; whoever waits to be accepted goes on doing so
+            self.loop.forget(self._listener_fd)
+            self.loop.after(_BREATH_S, self._accept_again)
+            return
         if channel.peer()[1] not in (0, os.geteuid()):
             channel.close()
             return
         Visitor(self, channel)
 
+    def _accept_again(self) -> None:
+        if self._listener_fd >= 0:
+            self.loop.watch(self._listener_fd, READ, self._accept)
+
     def answer(self, channel: Channel, request: dict[str, Any]) -> None:
         """Do what a client's first message asks for. The channel is the receiver's to close.
 
         Raises:
-            HutchError: what the client is told.
+            Exception: what the client is told; the connection has not been taken over then.
         """
+        if self._over:  # it came too late; what it should know is on the record
+            channel.close()
+            return
         operation = request.get("op")
         if operation in ("exec", "capture"):
             fork = fork_session if operation == "exec" else fork_capture
@@ -275,16 +318,19 @@ class Monitor:
             return
         if operation not in ("attach", "stop", "restart", "kill"):
             raise InvalidArgument(f"unknown operation {str(operation)[:32]!r}")
+        number, timeout_s = _number(request, "signal"), _number(request, "timeout")
+        if operation == "kill" and number is None:
+            raise InvalidArgument("malformed request: no signal")
         client = self.process.attach(channel, request)
         client.send(protocol.ACCEPTED)
-        if operation == "kill":
-            self._kill(int(request["signal"]))
+        if operation == "kill" and number is not None:
+            self._kill(number)
             client.finish(protocol.document(protocol.ENDED, {}))
         elif operation in ("stop", "restart"):
             self._again = operation == "restart"
             self._reset = str(request.get("reset") or "")
             self._note_stopped(stopped=not self._again)
-            self.stop(request.get("signal"), request.get("timeout"))
+            self.stop(number, timeout_s)
 
     def _kill(self, number: int) -> None:
         record = self.directory.record
@@ -293,13 +339,13 @@ class Monitor:
         if self._restart_timer is not None:
             self.stop(None, None)
             return
-        events.publish(self.engine.database, record, "kill", signal=str(number))
+        self.publish("kill", signal=str(number))
         self.signal(number)
         self._thaw()
 
     def _note_stopped(self, *, stopped: bool) -> None:
         self.directory.record.stopped = stopped
-        self._save()
+        attempt("save", self._save)  # it is known here, and will be saved with what comes
 
     # -- ending
 
@@ -321,21 +367,22 @@ class Monitor:
 
     def _ended(self, exit_code: int) -> None:
         """Init has ended. What is known of that is written down before anything else is done."""
-        record, container = self.directory.record, self.container
+        container = self.container
         assert container is not None
-        self.directory.refresh()
+        before = self.directory.record
+        attempt("refresh", self.directory.refresh)
+        if self.directory.record.status == "dead":
+            self.directory.record = before  # what is stored was damaged meanwhile; saving mends it
         record = self.directory.record
+        record.stopped = before.stopped
         record.exit_code, record.finished = exit_code, now()
         record.oom_killed = oom_killed(container)
         used = self._meter.read() if self._meter else {}
         record.usage = total([record.usage, used])
         record.status = "restarting" if self._comes_back() else ("removing" if record.auto_remove else "exited")
         record.pid = record.start_time = 0
-        try:
-            self._save()
-        except ContainerNotFound:
-            pass  # its row was removed by hand: there is nobody to tell
-        enter(self.engine.database, record, used)
+        attempt("save the end", self._save)
+        attempt("account", lambda: enter(self.engine.database, record, used))
         self.process.ended()
         if self._health is not None:
             self._health.close()
@@ -345,9 +392,9 @@ class Monitor:
             self._kill_timer = None
         self._discard()
         if record.oom_killed:
-            events.publish(self.engine.database, record, "oom")
-        events.publish(self.engine.database, record, "die", exitCode=str(exit_code))
-        events.publish_volumes(self.engine.database, self.directory, "unmount")
+            self.publish("oom")
+        self.publish("die", exitCode=str(exit_code))
+        attempt("event", lambda: events.publish_volumes(self.engine.database, self.directory, "unmount"))
         if record.status == "restarting":
             self._restart_later()
         else:
@@ -360,7 +407,7 @@ class Monitor:
             self._meter.close()
             self._meter = None
         if container is not None:
-            container.delete(force=True)
+            attempt("delete", lambda: container.delete(force=True))
             container.close()
         if self._pidfd >= 0:
             os.close(self._pidfd)
@@ -376,7 +423,6 @@ class Monitor:
         )
 
     def _restart_later(self) -> None:
-        record = self.directory.record
         message = self._last_words(restarting=True)
         if self._again:
             self._again = False
@@ -384,7 +430,7 @@ class Monitor:
             return
         self.process.dismiss(message)
         self._restart_timer = self.loop.after(self._restarts.delay_s, self._restart)
-        events.publish(self.engine.database, record, "restarting")
+        self.publish("restarting")
 
     def _restart(self, message: bytes = b"") -> None:
         self._restart_timer = None
@@ -392,22 +438,17 @@ class Monitor:
         try:
             if reset:
                 snapshots.put_back(self.engine, self.directory, reset)
-        except HutchError as error:
-            self._failed(error)
+            self.directory.refresh()
+        except Exception as error:
+            self._failed(as_told(error))
             return
-        self.directory.refresh()
         record = self.directory.record
         if message:
             record.restart_count = 0
         else:
             record.restart_count += 1
-        try:
-            self._start()
-        except HutchError as error:
-            self._failed(error)
-            return
-        if message:
-            events.publish(self.engine.database, record, "restart")
+        if self._try_to_start() and message:
+            self.publish("restart")
             self.process.dismiss(message)
 
     def _last_words(self, *, restarting: bool = False) -> bytes:
@@ -427,7 +468,7 @@ class Monitor:
         """Nothing runs any more: remove or release the container, then tell everybody."""
         record = self.directory.record
         if self.process.log is not None:
-            self.process.log.close()
+            attempt("log", self.process.log.close)
             self.process.log = None
         if self._listener_fd >= 0:
             self.loop.forget(self._listener_fd)
@@ -441,9 +482,9 @@ class Monitor:
             finally:
                 os.close(dir_fd)
         if record.auto_remove:
-            lifecycle.remove_parts(self.engine, self.directory, volumes=True)
+            attempt("remove", lambda: lifecycle.remove_parts(self.engine, self.directory, volumes=True))
         else:
-            self.directory.save()
+            attempt("save", self.directory.save)
         self.directory.close()
         self.engine.database.close()
         self._over = True
@@ -496,13 +537,19 @@ class Visitor:
         self._leave()
         try:
             self._monitor.answer(self._channel, protocol.parse(message))
-        except (HutchError, KeyError, TypeError, ValueError) as error:
-            told = error if isinstance(error, HutchError) else InvalidArgument(f"malformed request: {error!r}")
+        except Exception as error:
             try:
-                self._channel.send(protocol.failure(told))
+                self._channel.send(protocol.failure(as_told(error)))
             except OSError:
                 pass  # it has gone already
             self._channel.close()
+
+
+def _number(request: dict[str, Any], name: str) -> int | None:
+    found = request.get(name)
+    if found is not None and type(found) is not int:
+        raise InvalidArgument(f"malformed request: {name} is not a number")
+    return found
 
 
 def freezer_file(cgroup_paths: dict[str, str]) -> str:

@@ -13,9 +13,10 @@ from hutch.engine import accounts, events
 from hutch.engine.execs import ExecRecord, exec_process_spec, forget, save
 from hutch.engine.monitor import protocol
 from hutch.engine.monitor.loop import Loop, clock
+from hutch.engine.monitor.mishaps import as_told, attempt
 from hutch.engine.monitor.process import AttachedProcess
 from hutch.engine.monitor.usage import of_process
-from hutch.errors import ContainerSetupFailed, HutchError, InvalidState
+from hutch.errors import ContainerSetupFailed, InvalidState
 from hutch.linux.process import pidfd_open, pidfd_send_signal, set_child_subreaper
 from hutch.runtime import entering, signals
 from hutch.runtime.config import check_process
@@ -102,7 +103,9 @@ class Session:
             self._loop.on_signal(signals.SIGTERM, lambda: self._signal(signals.SIGKILL))
             try:
                 self._start()
-            except HutchError as error:
+            except Exception as problem:
+                error = as_told(problem)
+                self._signal(signals.SIGKILL)
                 if isinstance(error, ContainerSetupFailed):
                     from hutch.engine.monitor.monitor import exit_code_of
 
@@ -132,9 +135,9 @@ class Session:
         status = process_status(self._pid)
         self._exec.pid, self._exec.start_time = self._pid, status[1] if status else 0
         self._exec.started, self._exec.running = now(), True
-        save(self._engine.database, self._exec)
+        self._save()
         command = " ".join(process["args"])
-        events.publish(self._engine.database, self._record, f"exec_start: {command}", execID=self._exec.id)
+        self._publish(f"exec_start: {command}")
         self._client.send(protocol.document(protocol.STARTED, {"pid": self._pid, "id": self._exec.id}))
         if self._request.get("detach"):
             self._client.finish(protocol.document(protocol.ENDED, {"exit_code": 0}))
@@ -178,19 +181,27 @@ class Session:
     def _ended(self, exit_code: int, used: dict[str, Any]) -> None:
         self._pid = 0
         self._exec.exit_code, self._exec.finished, self._exec.running = exit_code, now(), False
-        save(self._engine.database, self._exec)
+        self._save()
+        database, record = self._engine.database, self._record
         if not self._request.get("probe"):
-            accounts.enter(self._engine.database, self._record, used, exec_id=self._exec.id)
+            attempt("account", lambda: accounts.enter(database, record, used, exec_id=self._exec.id))
         self._process.ended()
         os.close(self._pidfd)
         self._pidfd = -1
-        attributes = {"execID": self._exec.id, "exitCode": str(exit_code)}
-        events.publish(self._engine.database, self._record, "exec_die", **attributes)
-        forget(self._engine.database, self._record.id)
-        self._engine.database.close()
+        self._publish("exec_die", exitCode=str(exit_code))
+        attempt("forget", lambda: forget(database, record.id))
+        database.close()
         self._process.lifelines.clear()
         self._process.dismiss(protocol.document(protocol.ENDED, {"exit_code": exit_code}))
         self._leave()
+
+    def _save(self) -> None:
+        """Remember it; whoever asked for it is told of its end, even if that cannot be written down."""
+        attempt("save exec", lambda: save(self._engine.database, self._exec))
+
+    def _publish(self, action: str, **attributes: str) -> None:
+        attributes["execID"] = self._exec.id
+        attempt("event", lambda: events.publish(self._engine.database, self._record, action, **attributes))
 
     def _leave(self) -> None:
         """End once the client has taken everything."""
