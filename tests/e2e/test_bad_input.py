@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from hutch.engine.engine import Engine
 from tests.conftest import Roots
 from tests.support.cli import Cli
 from tests.support.evil import EvilImage, Layer, digest_of
@@ -38,13 +39,16 @@ class Bench:
         self.hutch("images")
 
     def inventory(self) -> set[str]:
-        """Everything in the roots but what hutch remembers on purpose: locks, notes, the choice of a snapshotter."""
+        """Everything in the roots but what hutch remembers on purpose, and containers that the store knows of."""
         found = set()
         for root in (self.data, self.state):
             for path, folders, files in os.walk(root):
                 found.update(f"{path}/{name}" for name in [*folders, *files])
-        kept = ("/lock", "/leases", "/known", "/snapshotter.json", "/ingest", "/containers", "/names", "/unfinished")
-        return {name for name in found if not name.endswith((*kept, "/ids", "/runtime")) and "/known/" not in name}
+        kept = ("/lock", "/leases", "/known", "/snapshotter.json", "/ingest", "/containers", "/ids", "/runtime")
+        kept += ("/hutch.db", "/hutch.db-wal", "/hutch.db-shm", "/boot", "/monitors")
+        kept += ("/fork-server.lock", "/fork-server.log", "/fork-server.sock")
+        rows = {f"container {directory.record.name}" for directory in Engine(self.data, self.state).containers.all()}
+        return rows | {name for name in found if not name.endswith(kept) and "/known/" not in name}
 
     def refuses(self, *arguments: str, status: int, says: str, stdin: bytes | None = None) -> str:
         """A command line that must fail with one problem on stderr, and change nothing; returns what it said."""

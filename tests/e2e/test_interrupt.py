@@ -51,9 +51,10 @@ def interrupted(cli: Cli, *arguments: str, after_s: float, times: int = 1) -> su
 def left(roots: Roots) -> dict[str, list[str]]:
     """What is there besides images. Nothing: nobody was killed, so no successor has to clean up either."""
     folders = [
-        f"{roots.data}/{name}" for name in ("containers", "names", "snapshots", "ids", "unfinished", "volumes", "tmp")
+        *(f"{roots.data}/{name}" for name in ("containers", "snapshots", "ids", "volumes", "tmp")),
+        *(f"{roots.state}/{name}" for name in ("runtime", "monitors")),
     ]
-    found = {path: os.listdir(path) for path in [*folders, f"{roots.state}/runtime"] if os.path.isdir(path)}
+    found = {path: os.listdir(path) for path in folders if os.path.isdir(path)}
     return {path: names for path, names in found.items() if names}
 
 

@@ -66,8 +66,8 @@ class Host:
 
     def left(self) -> dict[str, list[str]]:
         """What is in the engine's directories that a container would have left there."""
-        places = [f"{self.roots.data}/{name}" for name in ("containers", "names", "ids", "unfinished", "volumes")]
-        places += [f"{self.roots.state}/runtime"]
+        places = [f"{self.roots.data}/{name}" for name in ("containers", "ids", "volumes")]
+        places += [f"{self.roots.state}/{name}" for name in ("runtime", "monitors")]
         found = {place: os.listdir(place) for place in places if os.path.isdir(place)}
         return {place: names for place, names in found.items() if names}
 
