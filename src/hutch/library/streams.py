@@ -44,8 +44,8 @@ class ExecResult:
 class Process:
     """A process of a container, attached to. Iterate over it for what it writes; a context manager.
 
-    Leaving the `with` block, or the caller's death, ends an exec that has not ended by itself; an attachment to a
-    container just ends.
+    Leaving the `with` block, the end of the last reference, or the caller's death ends an exec that has not ended by
+    itself; an attachment to a container just ends.
 
     Args:
         channel: to its monitor or session; closed by `close`.
@@ -289,6 +289,9 @@ class Process:
             if not self._closed:
                 self._closed = True
                 self._channel.close()
+
+    def __del__(self) -> None:
+        self.close()
 
     def __enter__(self) -> Self:
         return self
