@@ -6,6 +6,8 @@ has is an error of `make docs`, so that nothing is left out in silence.
 
 from __future__ import annotations
 
+from docker_commands import COMMANDS
+
 # `docker run --help` of 28.2, `podman run --help` of 4.3
 BOTH = frozenset(
     "add-host annotation attach blkio-weight blkio-weight-device cap-add cap-drop cgroup-parent cgroupns cidfile "
@@ -51,6 +53,10 @@ DIFFERS = {
 # Commands that do not do all as docker's do.
 OTHERWISE = {
     "commit": "sockets and files called `.wh.…` are left out, and that is said; without a freezer it does not pause",
+    "events": "events last over restarts of the machine: the newest 100,000 are kept",
+    "inspect": "of a container also `Usage`, the bill; `GraphDriver` names hutch's own directories",
+    "stats": "off a terminal it prints lines without control sequences",
+    "top": "columns of `-ef` and `-o` are made by hutch, from the host's /proc; other options are for the host's ps",
     "cp": "owners are those of docker's manual: the container's root, or you; set-id bits, file capabilities and "
     "devices do not come to the host; tmpfs of a running container too",
 }
@@ -90,7 +96,6 @@ ABSENT = {
     "secret": "bind a file read-only",
     "subgidname": "",
     "subuidname": "",
-    "systemd": "",
     "timeout": "`timeout 60 hutch run …`",
     "tls-verify": "`insecure` in the configuration file",
     "tz": "`-e TZ=…`",
@@ -102,54 +107,35 @@ ABSENT = {
     "variant": "`--platform`",
 }
 
-# docker's commands (podman has them too, except those about swarms) and the flags that they have there
-COMMANDS = {
-    "attach": "detach-keys no-stdin sig-proxy",
-    "build": "",
-    "commit": "author change message pause",
-    "cp": "archive follow-link quiet",
-    "create": "", "diff": "",
-    "events": "filter format since until",
-    "exec": "detach detach-keys env env-file interactive privileged tty user workdir",
-    "export": "output",
-    "history": "format human no-trunc platform quiet",
-    "images": "all digests filter format no-trunc quiet tree",
-    "image prune": "all filter force",
-    "import": "change message platform",
-    "info": "format",
-    "inspect": "format size type",
-    "kill": "signal",
-    "load": "input platform quiet",
-    "login": "password password-stdin username",
-    "logout": "",
-    "logs": "details follow since tail timestamps until",
-    "network": "", "pause": "", "port": "",
-    "ps": "all filter format last latest no-trunc quiet size",
-    "pull": "all-tags disable-content-trust platform quiet",
-    "push": "", "rename": "",
-    "restart": "signal timeout",
-    "rm": "force link volumes",
-    "rmi": "force no-prune platform",
-    "run": "",
-    "save": "output platform",
-    "search": "",
-    "start": "attach checkpoint checkpoint-dir detach-keys interactive",
-    "stats": "all format no-stream no-trunc",
-    "stop": "signal timeout",
-    "tag": "",
-    "top": "", "unpause": "",
-    "update": "blkio-weight cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems "
-    "memory memory-reservation memory-swap pids-limit restart",
-    "version": "format",
-    "volume create": "driver label opt", "volume inspect": "format", "volume ls": "filter format quiet",
-    "volume prune": "all filter force", "volume rm": "force",
-    "wait": "",
-}  # fmt: skip
+# Flags of other commands that hutch does not have, and why or what to do instead.
+MISSING = {
+    "checkpoint": "there are no checkpoints",
+    "checkpoint-dir": "there are no checkpoints",
+    "disable-content-trust": "signatures are not looked at",
+    "platform": "an image here is of one platform",
+    "no-prune": "layers that no image needs are deleted",
+    "tree": "",
+    **dict.fromkeys(
+        (
+            "availability cluster group limit-bytes required-bytes scope secret sharing topology-preferred "
+            "topology-required type"
+        ).split(),
+        "of cluster volumes",
+    ),
+}
+# (command, flag) that hutch has otherwise.
+OTHERWISE_IN = {
+    ("events", "filter"): "`daemon=`, `network=` and `plugin=` match nothing: there are no such events",
+    ("inspect", "type"): "container, image and volume",
+    ("ps", "size"): "disk space, so that directories count",
+    ("system df", "verbose"): "there is no build cache",
+    ("system prune", "volumes"): "anonymous ones, as in docker since 23",
+}
 
 
 INTRODUCTION = """\
 Made by `make docs` from hutch's own tables. *works*: as there. *differs*: and how. *refused*: known, and an error with
-a hint. *no*: an unknown flag. *later*: an unknown command."""
+a hint. *no*: an unknown flag."""
 ALONE = """\
 hutch alone has `@host` as an image (the running system under a copy-on-write overlay), `run --explain` and
 `run --dry-run`, and `hutch-oci`, a runtime for the other engines."""
@@ -164,31 +150,50 @@ def page() -> str:
     commands = table(("command", "hutch", "remarks"), _commands())
     flags = table(("flag", "docker", "podman", "hutch", "remarks"), _flags())
     parts = ["# Compared with docker and podman", INTRODUCTION, "## Commands", commands, ALONE]
-    return "\n\n".join([*parts, "## Flags of `run`", flags]) + "\n"
+    others = table(("command", "docker's flag", "hutch", "remarks"), _other_flags())
+    return "\n\n".join([*parts, "## Flags of `run`", flags, "## Flags of the other commands", others]) + "\n"
 
 
 def _commands() -> list[tuple[str, ...]]:
+    from hutch.cli import main
+    from hutch.cli.refused import REFUSED
+
+    rows = []
+    for name in COMMANDS:
+        own = main.ALIASES.get(name, name)
+        if own in main.COMMANDS:
+            below = "[below](#flags-of-run)" if name in ("create", "run") else ""
+            state = "differs" if name in OTHERWISE else "works"
+            rows.append((f"`{name}`", state, "; ".join(filter(None, (OTHERWISE.get(name, ""), below)))))
+            continue
+        if name not in REFUSED and name.partition(" ")[0] not in REFUSED:
+            raise ValueError(f"neither hutch.cli.main nor hutch.cli.refused knows docker's command {name}")
+        reason, hint = REFUSED.get(name) or REFUSED[name.partition(" ")[0]]
+        rows.append((f"`{name}`", "refused", f"{reason}; {hint}"))
+    return rows
+
+
+def _other_flags() -> list[tuple[str, ...]]:
+    """The flags of every command but run and create."""
     from hutch.cli import main
 
     rows = []
     for name, flags in COMMANDS.items():
         own = main.ALIASES.get(name, name)
         if own not in main.COMMANDS:
-            rows.append((f"`{name}`", "later", ""))
             continue
-        known = {flag.name for flag in main.load(own).flags}
-        missing = [f"`--{flag}`" for flag in flags.split() if flag not in known]
-        remark = (
-            f"without {', '.join(missing)}"
-            if missing
-            else "[below](#flags-of-run)"
-            if name in ("create", "run")
-            else ""
-        )
-        if name in OTHERWISE:
-            rows.append((f"`{name}`", "differs", "; ".join(filter(None, (OTHERWISE[name], remark)))))
-            continue
-        rows.append((f"`{name}`", "works", remark))
+        known = {flag.name: flag for flag in main.load(own).flags}
+        for flag in flags.split():
+            state, remark = "works", ""
+            if flag not in known:
+                if flag not in MISSING:
+                    raise ValueError(f"scripts/compared.py does not say why hutch {name} has no --{flag}")
+                state, remark = "no", MISSING[flag]
+            elif known[flag].text.startswith("not supported"):
+                state, remark = "refused", known[flag].text.partition(": ")[2]
+            elif (name, flag) in OTHERWISE_IN:
+                state, remark = "differs", OTHERWISE_IN[name, flag]
+            rows.append((f"`{name}`", f"`--{flag}`", state, remark))
     return rows
 
 

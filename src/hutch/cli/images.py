@@ -89,6 +89,7 @@ COMMAND = Command(
     arguments="[REPOSITORY[:TAG]]",
     summary="List images",
     flags=(
+        Flag("all", "", "as without it: no image is hidden", short="a"),
         Flag("digests", "", "show the digests that registries served them by"),
         Flag("filter", "filter...", "before=, since=, dangling=, label=, reference=, until=", short="f"),
         Flag("format", "template", "table, json or a template such as '{{.Repository}}:{{.Tag}}'", default=""),
