@@ -70,7 +70,11 @@ class Channel:
                 empty message); what came is closed.
         """
         room = _socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
-        data, extra, flags, _ = self._socket.recvmsg(limit, room, _socket.MSG_CMSG_CLOEXEC)
+        try:
+            data, extra, flags, _ = self._socket.recvmsg(limit, room, _socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            # The other end had not read all of ours when it closed. That is told once, before what it had sent.
+            data, extra, flags, _ = self._socket.recvmsg(limit, room, _socket.MSG_CMSG_CLOEXEC)
         fds: list[int] = []
         for level, kind, content in extra:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:

@@ -94,3 +94,13 @@ def test_as_many_descriptors_as_the_kernel_takes(ends):
     assert len(fds) == 253
     for fd in fds:
         os.close(fd)
+
+
+def test_what_was_sent_before_a_reset_is_read() -> None:
+    left, right = seqpacket.pair()
+    with left:
+        with right:
+            left.send(b"never read")
+            right.send(b"last words")
+        assert left.recv(100) == (b"last words", [])
+        assert left.recv(100) == (b"", [])
