@@ -67,21 +67,14 @@ def _user_namespace(engine: Engine) -> str:
 
 
 def _no_user_namespaces() -> str:
-    """Why this user cannot make a user namespace, tried out in a child; "" if it can."""
-    from hutch.linux.namespaces import CLONE_NEWUSER, unshare
+    """Why this user cannot make a user namespace, tried out by a helper; "" if it can."""
+    from hutch.snapshot import helper
 
-    pid = os.fork()
-    if not pid:
-        number = 255
-        try:
-            unshare(CLONE_NEWUSER)
-            number = 0
-        except OSError as problem:
-            number = problem.errno or number
-        finally:
-            os._exit(number)
-    number = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return str(NoUserNamespaces.because(number)) if number else ""
+    try:
+        helper.run("hutch.engine.userns_child", [])
+    except OSError as problem:
+        return str(NoUserNamespaces.because(problem.errno or 0))
+    return ""
 
 
 def warnings(engine: Engine) -> list[str]:
