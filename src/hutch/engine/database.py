@@ -3,6 +3,9 @@
 Write-ahead logging lets readers go on while somebody writes. A transaction that must survive a power cut is synced;
 the rest may be lost with the last moments before one, but is never torn.
 
+A full disk must not keep anybody from writing down that a container has ended, or from removing one: a reserve is
+held beside the file, and let go of when there is no other room.
+
 `_sqlite3` is the C half of `sqlite3`, whose other half costs 5 ms to import; where a Python lacks it under that name,
 the public module does.
 """
@@ -28,6 +31,10 @@ else:
 
 NAME = "hutch.db"
 _BUSY_TIMEOUT_S = 60.0
+_RESERVE, _SHARE = 4 << 20, 16
+"""Bytes held in reserve, which is how long the write-ahead log gets; a small disk gives up a 16th of itself."""
+_LITTLE = 4
+"""Below a quarter of the reserve there is no other room."""
 
 _MIGRATIONS = (
     """
@@ -102,6 +109,38 @@ class Database:
             durable: whether it must survive a power cut once it has ended.
         """
         return Transaction(self, self._lock, durable=durable)
+
+    def hold_reserve(self) -> None:
+        """Set room aside; who is about to make something new calls this first.
+
+        Raises:
+            OSError: there is none (ENOSPC).
+        """
+        try:
+            fd = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return
+        try:
+            os.posix_fallocate(fd, 0, _reserve_size(os.fstatvfs(fd)))
+        except OSError as error:
+            os.unlink(self._reserve)
+            raise OSError(error.errno, os.strerror(error.errno or 0), os.path.dirname(self.path)) from None
+        finally:
+            os.close(fd)
+
+    def make_room(self) -> None:
+        """Let go of the reserve if the disk is full."""
+        found = os.statvfs(os.path.dirname(self.path))
+        free = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+        if free * found.f_frsize < _reserve_size(found) // _LITTLE:
+            try:
+                os.unlink(self._reserve)
+            except FileNotFoundError:
+                return
+
+    @property
+    def _reserve(self) -> str:
+        return f"{self.path}-reserve"
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
@@ -179,6 +218,7 @@ class Transaction:
     def __enter__(self) -> Self:
         self._lock.acquire()
         try:
+            self._database.make_room()
             connection = self._database.connection()
             self._outermost = not connection.in_transaction
             if self._outermost:
@@ -223,6 +263,10 @@ class Transaction:
 
 class UniqueViolation(Exception):
     """Two rows would have the same key."""
+
+
+def _reserve_size(disk: os.statvfs_result) -> int:
+    return max(1, min(_RESERVE, disk.f_blocks * disk.f_frsize // _SHARE))
 
 
 def _connect(path: str, query: str) -> _sqlite3.Connection:

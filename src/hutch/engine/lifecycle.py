@@ -524,8 +524,9 @@ def remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: bool
     """Everything, in an order in which a second attempt finds what a first one left. The lock is the caller's."""
     record = directory.record
     lost = record.status == "dead"  # then what was made for it goes by its id
-    if record.status != "removing":
+    if record.status != "removing" or (volumes and not record.auto_remove):
         record.status = "removing"
+        record.auto_remove = record.auto_remove or volumes  # who goes on after us is to take the volumes, too
         directory.save(durable=False)
     _end(engine, record.id)
     snapshots = _of(record.id, engine.snapshots.snapshots()) if lost else record.snapshots
@@ -533,10 +534,11 @@ def remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: bool
         engine.snapshots.remove(key)
     if volumes:
         remove_volumes(engine, record)
-    if record.first_id or lost:
+    unfinished = lost or not record.started  # perhaps its maker was killed between taking a range and noting it
+    if record.first_id or unfinished:
         from hutch.engine import idranges
 
-        for first in idranges.taken(engine.root) if lost else (record.first_id,):
+        for first in idranges.taken(engine.root) if unfinished else (record.first_id,):
             idranges.give_back(engine.root, first, record.id)
     engine.containers.remove(directory)
     events.publish(engine.database, record, "destroy")

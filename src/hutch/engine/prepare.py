@@ -86,6 +86,7 @@ def _prepare(
 ) -> Prepared:
     engine.prepare_directories()
     warnings = sweep(engine)
+    engine.database.hold_reserve()
     directory = engine.containers.create(options.name)
     undo.add(lambda: engine.containers.remove(directory))
     maps = id_maps(options, engine.facts, lambda: _take_range(engine, directory, undo), root=engine.root)

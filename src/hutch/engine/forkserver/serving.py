@@ -7,7 +7,7 @@ import select
 
 from hutch.engine.engine import Engine
 from hutch.engine.monitor import protocol
-from hutch.engine.monitor.mishaps import as_told
+from hutch.engine.monitor.mishaps import as_told, attempt
 from hutch.engine.monitor.monitor import Monitor
 from hutch.errors import InvalidArgument
 from hutch.linux.process import pidfd_open
@@ -52,8 +52,10 @@ def serve(channel: Channel, root: str, state: str) -> None:
         directory.adopt(fds.pop())
         channel.send(protocol.ACCEPTED)
         monitor = Monitor(engine, directory, channel, request)
+    except (BrokenPipeError, ConnectionResetError):
+        return  # whoever asked has gone, and nothing has been begun
     except Exception as error:
-        channel.send(protocol.failure(as_told(error)))
+        attempt("answer", lambda: channel.send(protocol.failure(as_told(error))))
         return
     finally:
         for fd in fds:
