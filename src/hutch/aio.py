@@ -151,6 +151,7 @@ class Container:
     unpause = _later(_Container.unpause)
     wait = _later(_Container.wait)
     rename = _later(_Container.rename)
+    update = _later(_Container.update)
     remove = _later(_Container.remove)
     stats = _later(_Container.stats)
     top = _later(_Container.top)

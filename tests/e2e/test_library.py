@@ -157,6 +157,16 @@ def test_a_containers_life(lib):
         c.reload()
 
 
+def test_limits_are_changed(lib):
+    with lib.start(memory="64m") as c:
+        c.update(mem_limit="128m", memswap_limit="256m", pids_limit=50, restart_policy="always")
+        host = c.attrs["HostConfig"]
+        assert (host["Memory"], host["PidsLimit"], host["RestartPolicy"]["Name"]) == (128 << 20, 50, "always")
+        assert c.stats()["limit"] == 128 << 20
+        with pytest.raises(TypeError, match="unexpected keyword argument 'hostname'"):
+            c.update(hostname="other")
+
+
 def test_containers_are_listed_and_pruned(lib):
     running = lib.start(name="running", labels={"k": "1"})
     created = lib.engine.containers.create(lib.image, name="created", cgroup_parent=lib.cgroup, labels=["k"])

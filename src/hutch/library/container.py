@@ -18,6 +18,7 @@ from hutch.library.cancelling import abortable, is_cancelled
 from hutch.library.files import Files
 from hutch.library.keywords import Table, Words
 from hutch.library.options import environment as variables
+from hutch.library.options import limits as changed
 from hutch.library.options import words
 from hutch.library.snapshots import Snapshot
 from hutch.library.streams import OUTPUT_LIMIT, ExecResult, Process
@@ -197,6 +198,25 @@ class Container(Files):
             AlreadyExists: it is taken.
         """
         lifecycle.rename(self._engine, self.id, name)
+        self.reload()
+
+    def update(self, /, **limits: Any) -> None:
+        """Change its limits and its restart policy, while it runs or not.
+
+        Args:
+            limits: those of `run` that can be changed: ``mem_limit`` or ``memory``, ``memswap_limit``,
+                ``mem_reservation``, ``cpus`` or ``nano_cpus``, ``cpu_shares``, ``cpu_period``, ``cpu_quota``,
+                ``cpuset_cpus``, ``cpuset_mems``, ``pids_limit``, ``blkio_weight``, ``restart_policy``.
+
+        Raises:
+            TypeError: another one.
+            InvalidArgument: a limit that cannot be.
+        """
+        from hutch.engine.updating import update
+
+        changes = changed(limits)
+        restart = changes.pop("restart", None)
+        update(self._engine, self.id, changes, restart)
         self.reload()
 
     def remove(self, *, force: bool = False, v: bool = False) -> None:

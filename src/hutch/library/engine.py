@@ -7,18 +7,20 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+from hutch.engine import boot
 from hutch.engine.engine import Engine as _Engine
 from hutch.library.containers import Containers
 from hutch.library.images import Images
 from hutch.library.moments import nanos
+from hutch.library.streams import warn
 from hutch.library.volumes import Volumes
 
 
 class Engine:
     """One container engine: the caller's own, as `hutch` on the command line has it, or a private one.
 
-    Safe for any number of threads and processes at once. It starts nothing by itself, and what runs does not depend on
-    it: leaving the `with` block closes a file.
+    Safe for any number of threads and processes at once. What runs does not depend on it: leaving the `with` block
+    closes a file. The first one after a boot sees to what the boot ended, and starts what is to be started again.
 
     Args:
         root: images, containers and volumes; None is /var/lib/hutch, or $XDG_DATA_HOME/hutch for a user.
@@ -35,6 +37,8 @@ class Engine:
         self.containers = Containers(self._engine)
         self.images = Images(self._engine)
         self.volumes = Volumes(self._engine)
+        for problem in boot.notice(self._engine):
+            warn(problem)
 
     @property
     def root(self) -> str:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hutch.engine import mountspec, options, values
+from hutch.engine import inits, mountspec, options, values
 from hutch.engine.healthchecks import HealthOptions
 from hutch.engine.options import RunOptions
 from hutch.errors import InvalidArgument, NotSupported
@@ -29,8 +29,22 @@ def run_options(image: str, command: Words | None, given: Mapping[str, Any]) -> 
         InvalidArgument, NotSupported: see `RunOptions.checked`.
     """
     fields: Fields = {"image": image, "args": words(command)}
+    _read(given, _KEYWORDS, fields)
+    if "entrypoint_args" in fields:
+        fields["args"] = (*fields.pop("entrypoint_args"), *fields["args"])
+    return RunOptions(**fields).checked()
+
+
+def limits(given: Mapping[str, Any]) -> Fields:
+    """The fields of `RunOptions` that a container's update changes; raises as `run_options` does."""
+    fields: Fields = {}
+    _read(given, {name: _KEYWORDS[name] for name in _UPDATABLE}, fields)
+    return fields
+
+
+def _read(given: Mapping[str, Any], readers: Mapping[str, Reader], fields: Fields) -> None:
     for name, value in given.items():
-        reader = _KEYWORDS.get(name)
+        reader = readers.get(name)
         if reader is None:
             raise TypeError(f"got an unexpected keyword argument {name!r}")
         if value is None:
@@ -43,9 +57,6 @@ def run_options(image: str, command: Words | None, given: Mapping[str, Any]) -> 
             raise TypeError(f"{name}: {value!r} is not what it takes: {error}") from None
         for field, part in found.items():
             fields[field] = (*fields.get(field, ()), *part) if field in _ADDED else part
-    if "entrypoint_args" in fields:
-        fields["args"] = (*fields.pop("entrypoint_args"), *fields["args"])
-    return RunOptions(**fields).checked()
 
 
 def words(command: Words | None) -> tuple[str, ...]:
@@ -289,6 +300,7 @@ _KEYWORDS: dict[str, Reader] = {
     "stop_timeout": _number("stop_timeout"),
     "storage_opt": _refused("sizes of root file systems cannot be limited yet"),
     "sysctls": lambda value: {"sysctls": tuple(options.parse_sysctl(text) for text in _pairs(value))},
+    "systemd": lambda value: {"systemd": inits.parse_mode(str(value).lower())},
     "tmpfs": _tmpfs,
     "tty": _flag("tty"),
     "ulimits": _ulimits,
@@ -300,6 +312,12 @@ _KEYWORDS: dict[str, Reader] = {
     "volumes_from": _strings("volumes_from"),
     "working_dir": _text("workdir"),
 }
+
+
+_UPDATABLE = (
+    "blkio_weight", "cpu_period", "cpu_quota", "cpu_shares", "cpus", "cpuset_cpus", "cpuset_mems", "mem_limit",
+    "mem_reservation", "memory", "memswap_limit", "nano_cpus", "pids_limit", "restart_policy",
+)  # fmt: skip
 
 
 def _labels(given: Table) -> Table:
