@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.support.files import CACHE, remove_tree
@@ -172,15 +172,95 @@ def debian(*packages: str) -> Image:
 
     def make(directory: str) -> None:
         archive = f"{directory}/root.tar"
-        sources = run(["apt-get", "indextargets", "--format", _SOURCE_LINE, "Created-By: Packages"]).stdout
-        include = [f"--include={','.join(packages)}"] if packages else []
-        argv = ["mmdebstrap", "--mode=root", "--variant=minbase", *include, _release(), archive, "-"]
-        run(argv, input="\n".join(dict.fromkeys(sources.splitlines())) + "\n", timeout_s=600)
+        _bootstrap(archive, packages)
         with_buildah(directory, archive, [("Cmd", "bash")], f"{directory}/layout")
         os.unlink(archive)
 
     path = cached("-".join(["debian", *sorted(packages)]), f"{_release()} {sorted(packages)}", make)
     return Image("oci", f"{path}/layout", "latest")
+
+
+def system(kind: str) -> Image:
+    """A Debian that boots, with a command that is an init: "systemd" (with sshd) or "openrc". Needs root."""
+    packages, command = SYSTEMS[kind]
+
+    def make(directory: str) -> None:
+        archive = f"{directory}/root.tar"
+        _bootstrap(archive, packages, variant="essential")
+        with_buildah(directory, archive, [("Cmd", command)], f"{directory}/layout")
+        os.unlink(archive)
+
+    path = cached(f"system-{kind}", f"{_release()} {packages} {command}", make)
+    return Image("oci", f"{path}/layout", "latest")
+
+
+SYSTEMS = {
+    "systemd": (("systemd-sysv", "dbus", "openssh-server", "procps"), "/sbin/init"),
+    "openrc": (("openrc",), "/sbin/openrc-init"),
+}
+SERVICES = {
+    "nginx": [("cmd", 'nginx -g "daemon off;"'), ("port", "80"), ("stop-signal", "SIGQUIT")],
+    "redis": [
+        ("cmd", "redis-server --dir /data --protected-mode no --bind *"),
+        ("user", "redis"),
+        ("volume", "/data"),
+        ("workingdir", "/data"),
+    ],
+    "postgres": [
+        ("cmd", "database"),
+        ("user", "postgres"),
+        ("volume", "/var/lib/postgresql/data"),
+        ("env", "PGDATA=/var/lib/postgresql/data"),
+        ("stop-signal", "SIGINT"),
+    ],
+    "python": [("cmd", "python3 -m http.server 8000"), ("workingdir", "/srv")],
+}
+"""Images of one content; what buildah's config says of each."""
+
+_DATABASE = """\
+#!/bin/sh -e
+PATH=$(echo /usr/lib/postgresql/*/bin):$PATH
+[ -s "$PGDATA/PG_VERSION" ] || initdb --no-sync --auth=trust >/dev/null
+exec postgres -c unix_socket_directories=/tmp "$@"
+"""
+
+
+def services() -> dict[str, Image]:
+    """Debian with real programs in it, under a name for each: `SERVICES`. Needs root."""
+    packages = ("nginx-light", "redis-server", "postgresql", "python3", "curl")
+
+    def make(directory: str) -> None:
+        archive, storage = f"{directory}/root.tar", f"{directory}/storage"
+        _bootstrap(archive, packages, variant="essential")
+        with open(f"{directory}/database", "w", encoding="ascii") as file:
+            file.write(_DATABASE)
+        buildah = Buildah(storage)
+        container = buildah("from", "scratch")
+        buildah("add", "--quiet", container, archive, "/")
+        buildah("add", "--quiet", "--chmod=755", container, f"{directory}/database", "/usr/local/bin/database")
+        for place, owner in (("/data", "redis"), ("/var/lib/postgresql/data", "postgres")):
+            os.makedirs(f"{directory}/empty", exist_ok=True)
+            buildah("add", "--quiet", f"--chown={owner}:{owner}", "--chmod=700", container, f"{directory}/empty", place)
+        for name, config in SERVICES.items():
+            options = [f"--{key}={value}" for key, value in config]
+            buildah("config", "--user=", "--workingdir=/", "--volume=-", "--stop-signal=", *options, container)
+            buildah("commit", "--quiet", container, f"oci:{directory}/layout:{name}")
+        buildah("rm", container)
+        remove_tree(storage)
+        os.unlink(archive)
+
+    path = cached("services", f"{_release()} {packages} {SERVICES} {_DATABASE}", make)
+    return {name: Image("oci", f"{path}/layout", name) for name in SERVICES}
+
+
+def _bootstrap(archive: str, packages: Sequence[str], variant: str = "minbase") -> None:
+    """mmdebstrap into a tar file, from this machine's own package sources; "essential" has no apt and no documents."""
+    sources = run(["apt-get", "indextargets", "--format", _SOURCE_LINE, "Created-By: Packages"]).stdout
+    include = [f"--include={','.join(packages)}"] if packages else []
+    lean = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")]
+    options = [f"--variant={variant}", *include, *(lean if variant == "essential" else [])]
+    argv = ["mmdebstrap", "--mode=root", *options, _release(), archive, "-"]
+    run(argv, input="\n".join(dict.fromkeys(sources.splitlines())) + "\n", timeout_s=600)
 
 
 _SOURCE_LINE = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
@@ -353,6 +433,11 @@ def _release() -> str:
     with open("/etc/os-release", encoding="utf-8") as file:
         rows = dict(line.rstrip().split("=", 1) for line in file if "=" in line)
     return rows.get("VERSION_CODENAME", "bookworm").strip('"')
+
+
+def found(program: str) -> bool:
+    """Whether a program is installed."""
+    return shutil.which(program) is not None
 
 
 def is_static(program: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hutch.cli.flags import Flag
-from hutch.engine import mountspec, options, values
+from hutch.engine import inits, mountspec, options, values
 from hutch.engine.durations import parse_duration
 from hutch.engine.healthchecks import HealthOptions
 from hutch.errors import InvalidArgument, NotSupported
@@ -128,6 +128,13 @@ RUN_FLAGS = (
     Flag("stop-signal", "signal", "signal that asks the container to stop", default=""),
     Flag("stop-timeout", "seconds", "time to stop in, before it is killed (default 10)", parse=_INT32, default=-1),
     Flag("sysctl", "name=value...", "set a kernel parameter of the container's own", parse=options.parse_sysctl),
+    Flag(
+        "systemd",
+        "mode",
+        "give what an init needs: auto (when one is started), always or false",
+        parse=inits.parse_mode,
+        default="auto",
+    ),
     Flag("tmpfs", "dir[:options]...", "mount a tmpfs", parse=mountspec.parse_tmpfs),
     Flag("tty", "", "give the container a terminal", short="t"),
     Flag("ulimit", "name=soft[:hard]...", "set a resource limit of the process", parse=options.parse_ulimit),
@@ -159,7 +166,7 @@ _SAME = (
     "shm_size cap_add cap_drop privileged pid ipc uts userns cgroupns add_host dns dns_search dns_option rootfs rm "
     "memory memory_swap memory_reservation memory_swappiness cpu_shares cpu_quota cpu_period cpuset_cpus cpuset_mems "
     "pids_limit blkio_weight blkio_weight_device device_read_bps device_write_bps device_read_iops device_write_iops "
-    "oom_score_adj oom_kill_disable cgroup_parent volumes_from log_driver"
+    "oom_score_adj oom_kill_disable cgroup_parent volumes_from log_driver systemd"
 ).split()
 
 

@@ -78,6 +78,7 @@ class RunOptions(Record):
         rootfs: a directory to run in as it is; ``DIR:O`` puts a throw-away overlay over it.
         memory_swap: memory plus swap; -1 unlimited.
         userns: empty (the default for the caller), host, auto or keep-id.
+        systemd: auto, always or false: whether it is given what an init needs.
         stop_timeout: seconds between the stop signal and SIGKILL, -1 for the default.
     """
 
@@ -93,6 +94,7 @@ class RunOptions(Record):
     group_add: tuple[str, ...] = ()
     entrypoint: str | None = None
     init: bool = False
+    systemd: str = "auto"
     stop_signal: str = ""
     stop_timeout: int = -1
     restart: RestartPolicy = RestartPolicy()
@@ -192,6 +194,8 @@ class RunOptions(Record):
         self.health.check()
         if self.rm and self.restart.name != "no":
             raise InvalidArgument("conflicting options: cannot specify both --restart and --rm")
+        if self.init and self.systemd == "always":
+            raise InvalidArgument("conflicting options: --init and --systemd=always")
         if self.privileged and self.security.profile == "strict":
             raise InvalidArgument("conflicting options: --privileged and --security-opt profile=strict")
         return self

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from hutch.engine import devices as device_files
-from hutch.engine import events, hostfiles, specgen, storage
+from hutch.engine import events, hostfiles, inits, specgen, storage
 from hutch.engine.containers import CONFIG, ROOT_MOUNTS, ContainerDirectory, write_atomically
 from hutch.engine.healthchecks import healthcheck
 from hutch.engine.ids import host_id
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from hutch.engine.engine import Engine
     from hutch.engine.images import Pulling
     from hutch.engine.options import RunOptions
+    from hutch.engine.rootview import LayersView
+    from hutch.engine.inits import InitSystem
     from hutch.engine.undo import Undo
     from hutch.engine.users import ContainerUser
     from hutch.spec.runtime import LinuxSeccomp, Mount, Spec
@@ -96,6 +98,12 @@ def _prepare(
     warnings += maps.warnings
     with source.view() as view:
         user = resolve_user(options.user or source.settings.user, options.group_add, view)
+        init = _init_system(options, source, view)
+    if init:
+        if init.reboots and inits.may_reboot(options, engine.facts, userns=bool(maps.uids)):
+            options = options.replace(cap_add=(*options.cap_add, "SYS_BOOT"))
+        stop_signal = options.stop_signal or source.settings.stop_signal or init.stop_signal
+        options = options.replace(stop_signal=stop_signal, cgroupns=options.cgroupns or "private")
     user = _mapped(user, options, maps)
     hostname = _hostname(options, directory.record.id)
     directory.record.joined = _joined(engine, options)
@@ -111,13 +119,13 @@ def _prepare(
     resolved = specgen.Resolved(
         facts=engine.facts,
         user=user,
-        env=_environment(options),
+        env=_environment(options, directory.record.id if init else ""),
         uid_mappings=maps.uids,
         gid_mappings=maps.gids,
         seccomp=_seccomp(options, engine, source.settings),
         apparmor=_apparmor(options, engine),
         console=console,
-        **_attached(engine, options, source, directory, maps, undo),
+        **_attached(engine, options, source, directory, maps, undo, init=init),
     )
     places = specgen.Places(
         container_id=directory.record.id,
@@ -187,10 +195,22 @@ def _hostname(options: RunOptions, container_id: str) -> str:
     return os.uname().nodename if "host" in (options.network, options.uts) else container_id[:12]
 
 
-def _environment(options: RunOptions) -> tuple[tuple[str, str | None], ...]:
+def _environment(options: RunOptions, booted: str) -> tuple[tuple[str, str | None], ...]:
+    """The user's; in a system container, whose id `booted` is, after what its init is told."""
     from hutch.engine.values import resolve_env
 
-    return tuple(resolve_env(options.env, os.environ).items())
+    told = inits.environment(booted) if booted else ()
+    return (*told, *resolve_env(options.env, os.environ).items())
+
+
+def _init_system(options: RunOptions, source: RootSource, view: LayersView) -> InitSystem | None:
+    """The init that the container starts, None if it starts something else."""
+    if options.systemd == "false" or options.init:
+        return None
+    args = specgen.command(options, source.settings)
+    if options.systemd == "auto" and not inits.is_candidate(args):
+        return None
+    return inits.init_system(args, view)
 
 
 def _mapped(user: ContainerUser, options: RunOptions, maps: IdMaps) -> ContainerUser:
@@ -259,6 +279,8 @@ def _attached(
     directory: ContainerDirectory,
     maps: IdMaps,
     undo: Undo,
+    *,
+    init: InitSystem | None,
 ) -> dict[str, Any]:
     hostname = _hostname(options, directory.record.id)
     texts = {
@@ -266,6 +288,10 @@ def _attached(
         "hostname": hostfiles.hostname_file(hostname),
         "resolv.conf": hostfiles.resolv_conf(options),
     }
+    files = list(HOST_FILES)
+    if init:
+        texts["machine-id"] = inits.machine_id(directory.record.id)
+        files.append(("/etc/machine-id", "machine-id"))
     hostfiles.write_files(directory.path, texts, maps.root_owner)
     requests = storage.wanted_mounts(options, source.settings)
     attached = storage.attach(engine, requests, source, directory, undo)
@@ -277,15 +303,16 @@ def _attached(
         from hutch.engine.container_init import init_mount
 
         binds.append(init_mount(directory.path, specgen.INIT_PATH))
+    more = inits.mounts(init, engine.facts) if init else []
     return {
         "devices": () if maps.uids else tuple(device for _, device in nodes),
         "mounts": MountFacts(
             userns=bool(maps.uids),
             host_mqueue=os.path.isdir("/dev/mqueue"),
             tty_gid_mapped=maps.has_gid(5),
-            files=tuple((destination, f"{directory.path}/{name}") for destination, name in HOST_FILES),
+            files=tuple((destination, f"{directory.path}/{name}") for destination, name in files),
             attached=tuple(attached),
-            extra=tuple(binds),
+            extra=(*more, *binds),
         ),
     }
 

@@ -80,6 +80,17 @@ class LayersView:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
         return data
 
+    def name_of(self, path: str) -> str:
+        """The last name of what `path` is when links are followed; empty if it is nothing."""
+        try:
+            (parent_fd, name, _), _ = self._resolve(os.fsencode(path))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR):
+                return ""
+            raise
+        os.close(parent_fd)
+        return os.fsdecode(name)
+
     def directories(self, path: str) -> tuple[str, ...]:
         """The host directories that overlay would merge into the directory `path`, topmost first; none if it is none.
 

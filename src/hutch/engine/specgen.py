@@ -228,8 +228,8 @@ def namespaces(options: RunOptions, resolved: Resolved, places: Places) -> list[
         "ipc": options.ipc != "host",
         "uts": options.uts != "host",
         "network": options.network != "host",
-        "cgroup": options.cgroupns != "host"
-        and not (options.security.profile == "compat" and not resolved.facts.cgroup2),
+        "cgroup": options.cgroupns == "private"
+        or (not options.cgroupns and not (options.security.profile == "compat" and not resolved.facts.cgroup2)),
         "user": bool(resolved.uid_mappings),
     }
     found: list[Any] = []

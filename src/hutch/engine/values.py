@@ -82,7 +82,7 @@ def _size(text: str, base: int) -> int:
     unit = suffix[:-2] if suffix.endswith("ib") else suffix.removesuffix("b")
     if unit not in _UNITS or suffix == "ib":
         raise InvalidArgument(f"invalid suffix: '{suffix}'")
-    multiple = base ** _UNITS.index(unit)
+    multiple: int = base ** _UNITS.index(unit)
     size = int(whole) * multiple + (int(fraction) * multiple // 10 ** len(fraction) if fraction else 0)
     if size > _INT64_MAX:
         raise InvalidArgument(f"size out of range: '{text[:64]}'")

@@ -76,6 +76,7 @@ class CreateKeywords(TypedDict, total=False):
     stop_signal: str
     stop_timeout: int
     sysctls: Mapping[str, Any]
+    systemd: bool | str
     tmpfs: Mapping[str, str] | Sequence[str]
     tty: bool
     ulimits: Sequence[Mapping[str, Any] | str]

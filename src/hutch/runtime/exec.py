@@ -22,7 +22,7 @@ from __future__ import annotations
 import errno
 import os
 
-from hutch.errors import ContainerSetupFailed, InvalidArgument, InvalidState, NotFound
+from hutch.errors import Conflict, ContainerSetupFailed, InvalidArgument, InvalidState, NotFound
 from hutch.linux import process as kernel_process
 from hutch.linux.namespaces import KINDS, namespace_id, setns
 from hutch.linux.paths import Root
@@ -175,10 +175,8 @@ class _Caller:
             return
         try:
             self.container.cgroup().add(self.entry_pid)
-        except OSError as error:
+        except Conflict:
             # An init that has made cgroups of its own (systemd) leaves none but inner ones to join on v2.
-            if error.errno != errno.EBUSY:
-                raise
             path = _own_cgroup2(self.container)
             _write_pid(f"{path}/cgroup.procs", self.entry_pid)
 

@@ -22,6 +22,7 @@ from hutch.runtime import (
     rootfs_layers,
     scheduling,
 )
+from hutch.runtime.cgroups import ownership
 from hutch.runtime.hooks import run_hooks
 from hutch.runtime.rootfs_mounts import Request, clone_step, mount_step
 from hutch.runtime.spawn import join_v1
@@ -140,7 +141,7 @@ def make_plan(
         plan.init.append(scheduling.personality(persona["domain"]))
     plan.init += scheduling.memory_policy(spec.get("linux") or {})
     plan.init += scheduling.scheduling(process)
-    _answer(plan, spec, moves)
+    _answer(plan, spec, moves, requests)
     return plan
 
 
@@ -222,7 +223,7 @@ def _hooks(spec: Spec, kind: str) -> list[Step]:
     return [Step(f"run {kind} hooks", f"execve({paths})", action)]
 
 
-def _answer(plan: Plan, spec: Spec, moves: list[Step]) -> None:
+def _answer(plan: Plan, spec: Spec, moves: list[Step], requests: list[Request]) -> None:
     linux = spec.get("linux") or {}
     placing = plan.answers[handshake.PLACE]
     if "user" in plan.namespaces.new:
@@ -244,6 +245,7 @@ def _answer(plan: Plan, spec: Spec, moves: list[Step]) -> None:
             setup.cgroup.apply(resources)
 
     plan.answers[handshake.HOST].append(Step("set cgroup limits", f"write({names})", limit))
+    plan.answers[handshake.HOST] += ownership.steps(spec, requests)
     plan.answers[handshake.HOST] += [*_hooks(spec, "prestart"), *_hooks(spec, "createRuntime")]
 
 

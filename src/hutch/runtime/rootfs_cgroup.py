@@ -1,7 +1,8 @@
 """Mounts of type "cgroup" and "cgroup2": the container's own cgroups, on whatever hierarchies the host has.
 
 With a cgroup namespace each hierarchy is mounted anew and shows the container's cgroup as its root; without one, the
-directory of the container's cgroup is bound. On v1 and hybrid hosts the hierarchies stand in a tmpfs.
+directory of the container's cgroup is bound. On v1 and hybrid hosts the hierarchies stand in a tmpfs; an option
+``name=…`` asks for that one alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from hutch.errors import NotSupported
 from hutch.linux import mount as kernel
 from hutch.linux.abi import AT_FDCWD
 from hutch.linux.mountinfo import mountinfo
+from hutch.runtime.cgroups.ownership import hierarchy_names
 from hutch.runtime.rootfs_mounts import Request, finish, new_mount
 from hutch.runtime.rootfs_targets import check_target, open_target
 from hutch.runtime.steps import Step
@@ -69,7 +71,10 @@ def mount_step(request: Request, *, namespaced: bool) -> Step:
             raise NotSupported("the host has no cgroup hierarchy mounted")
         target_fd = open_target(setup.inside, request.destination, directory=True)
         try:
-            if any(entry.controllers for entry in found) and request.fstype == "cgroup":
+            names = hierarchy_names(request)
+            if names and request.fstype == "cgroup":
+                _mount_named(setup, request, target_fd, found, names, namespaced=namespaced)
+            elif any(entry.controllers for entry in found) and request.fstype == "cgroup":
                 _mount_all(setup, request, target_fd, found, namespaced=namespaced)
             else:
                 unified = [entry for entry in found if not entry.controllers]
@@ -86,6 +91,23 @@ def mount_step(request: Request, *, namespaced: bool) -> Step:
     else:
         call = f"open_tree(own cgroup, OPEN_TREE_CLONE) for each hierarchy; move_mount(rootfs:{request.destination}/…)"
     return Step(request.title, call, action, command=request.shell_text())
+
+
+def _mount_named(
+    setup: Setup,
+    request: Request,
+    target_fd: int,
+    found: list[Hierarchy],
+    names: tuple[str, ...],
+    *,
+    namespaced: bool,
+) -> None:
+    """One hierarchy of v1 by its name, as ``mount -t cgroup -o none,name=systemd`` would."""
+    chosen = [entry for entry in found if entry.controllers == list(names)]
+    if not chosen:
+        raise NotSupported(f"the host has no cgroup hierarchy {names[0]}")
+    attributes = request.options.attr_set | request.options.rec_set
+    _attach(setup, request, _open(chosen[0], attributes, namespaced=namespaced), target_fd)
 
 
 def _attach(setup: Setup, request: Request, fd: int, target_fd: int) -> None:
