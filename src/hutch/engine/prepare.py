@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from hutch.engine.containers import ContainerRecord
     from hutch.engine.engine import Engine
     from hutch.engine.images import Pulling
+    from hutch.engine.inits import InitSystem
     from hutch.engine.options import RunOptions
     from hutch.engine.rootview import LayersView
-    from hutch.engine.inits import InitSystem
     from hutch.engine.undo import Undo
     from hutch.engine.users import ContainerUser
     from hutch.spec.runtime import LinuxSeccomp, Mount, Spec

@@ -155,8 +155,9 @@ def _label(contexts: Contexts, found: list[Attached], directory: ContainerDirect
             relabel(one.source, file_label(request.selinux, container_id, contexts, shared=request.relabel == "z"))
     if contexts.file:
         own = file_label((), container_id, contexts, shared=True)
-        for name in ("hosts", "hostname", "resolv.conf"):
-            relabel(f"{directory.path}/{name}", own)
+        for name in ("hosts", "hostname", "resolv.conf", "machine-id"):
+            if os.path.lexists(f"{directory.path}/{name}"):
+                relabel(f"{directory.path}/{name}", own)
 
 
 def _expanded(engine: Engine, requests: tuple[MountRequest, ...]) -> list[MountRequest]:
