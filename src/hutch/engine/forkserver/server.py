@@ -19,23 +19,44 @@ SOCKET = "fork-server.sock"
 _IDLE_S = 60.0
 _LOOK_S = 2.0
 _MODULES = (
-    "hutch.engine.monitor.monitor",
-    "hutch.engine.logs.drivers",
-    "hutch.engine.explain",
     "hutch.engine.apparmor",
+    "hutch.engine.configuration",
     "hutch.engine.delegation",
+    "hutch.engine.explain",
     "hutch.engine.forkserver.serving",
+    "hutch.engine.healthchecks",
+    "hutch.engine.host",
     "hutch.engine.idranges",
     "hutch.engine.lifecycle",
+    "hutch.engine.logs.drivers",
+    "hutch.engine.logs.jsonfile",
+    "hutch.engine.logs.localfile",
+    "hutch.engine.logs.rotation",
     "hutch.engine.monitor.health",
+    "hutch.engine.monitor.monitor",
+    "hutch.engine.mountrecord",
+    "hutch.engine.mounts",
+    "hutch.engine.mountspec",
+    "hutch.engine.options",
+    "hutch.engine.rootview",
+    "hutch.engine.storage",
     "hutch.image.image",
+    "hutch.runtime.cgroups.devices",
     "hutch.runtime.cgroups.manager",
     "hutch.runtime.cgroups.oom",
     "hutch.runtime.cgroups.systemd",
     "hutch.runtime.cgroups.v1",
+    "hutch.runtime.cgroups.v1_knobs",
+    "hutch.runtime.cgroups.v1_stats",
     "hutch.runtime.cgroups.v2",
+    "hutch.runtime.cgroups.v2_knobs",
+    "hutch.runtime.cgroups.v2_stats",
+    "hutch.runtime.classic_bpf",
     "hutch.runtime.create",
+    "hutch.runtime.devices",
     "hutch.runtime.exec",
+    "hutch.runtime.seccomp",
+    "hutch.runtime.syscalls",
     "hutch.snapshot.choose",
     "hutch.snapshot.copy",
     "hutch.snapshot.duplicate",
@@ -60,6 +81,9 @@ def main() -> NoReturn:
 
     for name in _MODULES:
         __import__(name)
+    from hutch.runtime.syscalls import numbers
+
+    numbers(os.uname().machine)
     gc.collect()
     gc.freeze()
     _Server(root, state).run()
