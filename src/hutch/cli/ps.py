@@ -46,7 +46,8 @@ class Row:
         self.image_id, self.chain_ids, self.labels = record.image_id, record.chain_ids, record.labels
         self.exit_code, self.ports = record.exit_code, record.ports
         self.health: str = record.health.get("Status", "")
-        self.networks: tuple[str, ...] = tuple(record.networks)
+        mode = str(record.options.get("network", ""))
+        self.networks: tuple[str, ...] = tuple(record.networks) or ((mode,) if mode in ("none", "host") else ())
 
     def mounts(self) -> list[MountRequest]:
         """What is mounted; nothing that can be said of a damaged record."""
@@ -79,6 +80,7 @@ class Row:
             "Labels": record.labels,
             "Networks": ",".join(self.networks),
             "Ports": _ports(record.ports),
+            "Platform": None,
         }
 
     def mount_fields(self, *, full: bool) -> dict[str, str]:
