@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+from hutch.engine.database import as_json
 from hutch.runtime import documents
 
 TYPE_CHECKING = False
@@ -62,7 +63,7 @@ def enter(database: Database, record: ContainerRecord, usage: Mapping[str, Any],
     with database.transaction(durable=False) as transaction:
         transaction.execute(
             "INSERT INTO usage (container_id, exec_id, name, image, finished_nanos, usage) VALUES (?, ?, ?, ?, ?, ?)",
-            [record.id, exec_id, record.name, record.image, time.time_ns(), documents.dump(dict(usage))],
+            [record.id, exec_id, record.name, record.image, time.time_ns(), as_json(dict(usage))],
         )
         number = transaction.execute("SELECT last_insert_rowid()")[0][0]
         if number % _PRUNED_EVERY == 0:

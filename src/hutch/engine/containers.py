@@ -14,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from hutch.engine.database import UniqueViolation
+from hutch.engine.database import UniqueViolation, as_json
 from hutch.engine.ids import new_id, new_name
 from hutch.errors import AlreadyExists, ContainerNotFound, HutchError, Internal, InvalidArgument
 from hutch.runtime import documents
@@ -267,7 +267,7 @@ class ContainerDirectory:
                 changes = self.record.to_dict()  # it was damaged after we had read it: it is written anew
             for name, value in changes.items():
                 setattr(merged, name, value)
-            text = documents.dump(merged.to_dict())
+            text = as_json(merged.to_dict())
             try:
                 transaction.execute(
                     "UPDATE containers SET name = ?, active = ?, record = ? WHERE id = ?",
@@ -349,7 +349,7 @@ class ContainerStore:
     def _enter(self, name: str) -> ContainerRecord:
         for attempt in range(_ATTEMPTS):
             record = ContainerRecord(new_id(), name or new_name(attempt))
-            text = documents.dump(record.to_dict())
+            text = as_json(record.to_dict())
             try:
                 with self._database.transaction(durable=False) as transaction:
                     transaction.execute(
@@ -456,7 +456,7 @@ def _parsed(container_id: str, name: str, text: str) -> ContainerRecord:
     except HutchError as error:
         record = ContainerRecord(container_id, name)
         record.status, record.error = "dead", str(error)
-        record.remember(documents.dump(record.to_dict()))
+        record.remember(as_json(record.to_dict()))
         return record
 
 

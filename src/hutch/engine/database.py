@@ -17,6 +17,7 @@ import errno
 import os
 
 from hutch.errors import Internal, NotSupported, PermissionDenied
+from hutch.runtime import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -259,6 +260,11 @@ class Transaction:
             raise UniqueViolation(str(error)) from None
         except _sqlite3.DatabaseError as error:
             raise self._database.problem(error) from None
+
+
+def as_json(value: Any) -> str:
+    """JSON for a column: undecodable bytes of a text are escaped, which SQLite would refuse."""
+    return documents.dump_bytes(value).decode()
 
 
 class UniqueViolation(Exception):

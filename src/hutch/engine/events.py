@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from hutch.engine.database import as_json
 from hutch.runtime import documents
 
 TYPE_CHECKING = False
@@ -73,7 +74,7 @@ def enter(database: Database, kind: str, action: str, actor: str, attributes: di
     with database.transaction(durable=False) as transaction:
         transaction.execute(
             "INSERT INTO events (time_nanos, type, action, actor, attributes) VALUES (?, ?, ?, ?, ?)",
-            [time.time_ns(), kind, action, actor, documents.dump(attributes)],
+            [time.time_ns(), kind, action, actor, as_json(attributes)],
         )
         number = transaction.execute("SELECT last_insert_rowid()")[0][0]
         if number % _PRUNED_EVERY == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hutch.engine.database import as_json
 from hutch.engine.ids import host_id, new_id
 from hutch.engine.users import resolve_user
 from hutch.linux import caps
@@ -52,7 +53,7 @@ class ExecRecord:
 
 def save(database: Database, record: ExecRecord) -> None:
     """Write it; nothing is written of a container that has been removed."""
-    text = documents.dump({name: getattr(record, name) for name in ExecRecord.__slots__})
+    text = as_json({name: getattr(record, name) for name in ExecRecord.__slots__})
     with database.transaction(durable=False) as transaction:
         if transaction.execute("SELECT 1 FROM containers WHERE id = ?", [record.container_id]):
             transaction.execute(

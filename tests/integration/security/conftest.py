@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hutch.engine.containers import ContainerRecord
+from hutch.engine.engine import Engine
 from tests.conftest import Roots
 from tests.support.cli import Cli
 from tests.support.evil import EvilImage, Layer
@@ -63,6 +65,10 @@ class Host:
         assert status is None or done.returncode == status, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         return done
+
+    def record(self, name: str) -> ContainerRecord:
+        """What the store knows of a container."""
+        return Engine(self.roots.data, self.roots.state).containers.find(name).record
 
     def left(self) -> dict[str, list[str]]:
         """What is in the engine's directories that a container would have left there."""

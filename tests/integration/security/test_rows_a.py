@@ -107,7 +107,7 @@ def test_a24_only_allowed_entries_are_made_in_the_root(own_box: Host) -> None:
     with subprocess.Popen(words, env=own_box.cli.env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
-        container_id = os.readlink(f"{own_box.roots.data}/names/clean")
+        container_id = own_box.record("clean").id
         upper = Path(own_box.roots.data, "snapshots", container_id, "upper")
         made = {str(path.relative_to(upper)) for path in upper.rglob("*")}
         own_box.cli("rm", "-f", "clean")

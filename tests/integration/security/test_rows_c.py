@@ -32,10 +32,8 @@ def running(box: Host, image: str, *flags: str) -> Iterator[int]:
     with subprocess.Popen(words, env=box.cli.env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
-        container_id = os.readlink(f"{box.roots.data}/names/box")
-        state = Path(box.roots.state, "runtime", container_id, "state.json").read_text()
         try:
-            yield int(state.partition('"pid":')[2].split(",")[0].strip(" }"))
+            yield box.record("box").pid
         finally:
             box.cli("rm", "-f", "box")
             process.wait(20)

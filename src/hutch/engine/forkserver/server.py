@@ -18,6 +18,7 @@ LISTENER_FD = 3
 SOCKET = "fork-server.sock"
 _IDLE_S = 60.0
 _LOOK_S = 2.0
+_FILES = 1024
 _MODULES = (
     "hutch.engine.apparmor",
     "hutch.engine.configuration",
@@ -79,6 +80,7 @@ def main() -> NoReturn:
     root, state = sys.argv[1:3]
     import gc
 
+    fit = _shed_limits()
     for name in _MODULES:
         __import__(name)
     from hutch.runtime.syscalls import numbers
@@ -86,8 +88,30 @@ def main() -> NoReturn:
     numbers(os.uname().machine)
     gc.collect()
     gc.freeze()
-    _Server(root, state).run()
+    _Server(root, state, fit=fit).run()
     os._exit(0)
+
+
+def _shed_limits() -> bool:
+    """Free us of the resource limits and the niceness of whoever came first.
+
+    Returns:
+        Whether others may be served, too: a hard limit that we cannot raise would be theirs.
+    """
+    from hutch.linux import rlimits
+
+    fit = True
+    without = dict.fromkeys(("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE"), rlimits.INFINITY)
+    for name, enough in {**without, "RLIMIT_NOFILE": _FILES}.items():
+        soft, hard = rlimits.get(name)
+        try:
+            rlimits.set(name, max(hard, enough), max(hard, enough))
+        except PermissionError:
+            rlimits.set(name, hard, hard)
+            fit = fit and hard >= enough
+    if os.geteuid() == 0:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+    return fit
 
 
 def report(what: str) -> None:
@@ -99,8 +123,8 @@ def report(what: str) -> None:
 
 
 class _Server:
-    def __init__(self, root: str, state: str) -> None:
-        self._root, self._state = root, state
+    def __init__(self, root: str, state: str, *, fit: bool) -> None:
+        self._root, self._state, self._fit = root, state, fit
         self._children: set[int] = set()
         self._own_inode = self._inode()
         self._files = _loaded_files()
@@ -170,7 +194,9 @@ class _Server:
             pid = os.fork()
             if pid:
                 self._children.add(pid)
-                return True
+                if not self._fit:  # the next one gets a server of his own
+                    os.unlink(f"{self._state}/{SOCKET}")
+                return self._fit
             try:
                 os.close(LISTENER_FD)
                 serve(channel, self._root, self._state)
