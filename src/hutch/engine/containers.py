@@ -444,13 +444,14 @@ class ContainerStore:
         directory.close()
 
 
-def _parsed(container_id: str, name: str, text: str) -> ContainerRecord:
+def _parsed(container_id: str, name: str, text: str | bytes) -> ContainerRecord:
     """The record of a row; of a damaged one, an empty one that says so and lets it be removed."""
     source = f"container {container_id[:12]}"
     try:
-        record = ContainerRecord.parse(documents.parse_object(text.encode(), source=source), source)
+        data = text if isinstance(text, bytes) else str(text).encode()
+        record = ContainerRecord.parse(documents.parse_object(data, source=source), source)
         if (record.id, record.name) == (container_id, name):
-            record.remember(text)
+            record.remember(data.decode())
             return record
         raise Internal(f"{source}: its record is another's")
     except HutchError as error:

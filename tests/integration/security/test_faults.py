@@ -29,7 +29,7 @@ def test_x01_whatever_a_killed_run_had_come_to_the_next_one_finds_nothing_of_it(
     with start(own_box, image) as process:
         time.sleep(delay_ms / 1000)
         process.kill()
-    own_box.cli("rm", "-f", "again")  # what is running by then goes on without the command that started it
+    own_box.cli("rm", "-fv", "again")  # what is running by then goes on without the command that started it
     own_box.run(image, "true", flags=("--name", "again"))
     assert own_box.left() == {}
     wait_until(lambda: not any(own_box.cgroup in path for path in cgroups_with_processes(own_box)), 5)

@@ -103,7 +103,7 @@ def _shed_limits() -> bool:
     fit = True
     without = dict.fromkeys(("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE"), rlimits.INFINITY)
     for name, enough in {**without, "RLIMIT_NOFILE": _FILES}.items():
-        soft, hard = rlimits.get(name)
+        _, hard = rlimits.get(name)
         try:
             rlimits.set(name, max(hard, enough), max(hard, enough))
         except PermissionError:
