@@ -54,7 +54,7 @@ def serve(channel: Channel, root: str, state: str) -> None:
         monitor = Monitor(engine, directory, channel, request)
     except (BrokenPipeError, ConnectionResetError):
         return  # whoever asked has gone, and nothing has been begun
-    except Exception:
+    except Exception as error:
         attempt("answer", lambda: channel.send(protocol.failure(as_told(error))))
         return
     finally:
