@@ -55,7 +55,8 @@ def serve(channel: Channel, root: str, state: str) -> None:
     except (BrokenPipeError, ConnectionResetError):
         return  # whoever asked has gone, and nothing has been begun
     except Exception as error:
-        attempt("answer", lambda: channel.send(protocol.failure(as_told(error))))
+        told = protocol.failure(as_told(error))
+        attempt("answer", lambda: channel.send(told))
         return
     finally:
         for fd in fds:
