@@ -260,6 +260,19 @@ def test_check_leaves_what_lives_alone(box):
     box.cli("rm", "-f", "up", "new")
 
 
+def test_check_takes_nothing_in_motion_for_damage(box):
+    churn = "for i in 1 2 3 4 5 6 7 8; do {} || exit 1; done".format(
+        " ".join([*box.cli.words, *box.argv("--rm"), "true"])
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    running = [subprocess.Popen(["sh", "-c", churn], env=box.cli.env, **pipes) for _ in range(3)]
+    while any(process.poll() is None for process in running):
+        assert box.cli("system", "check", "--repair").stdout == "no problems found\n"
+    for process in running:
+        said, _ = process.communicate()
+        assert (process.returncode, said) == (0, b"")
+
+
 def test_df_and_prune(box):
     box.script("sleep 1000", "--name", "up", "-v", "named:/data")
     box.cli(*box.argv("--name", "over", "-v", "/anonymous"), "sh", "-c", "head -c 3000000 /dev/zero > /big")

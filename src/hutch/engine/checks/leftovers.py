@@ -31,7 +31,7 @@ def check_leftovers(engine: Engine) -> Iterator[Finding]:
     yield from _ids(engine)
     yield from _snapshots(engine, known)
     if os.geteuid() == 0:
-        yield from _cgroups(known, _running(engine))
+        yield from _cgroups(engine, known)
 
 
 def _known(engine: Engine) -> set[str]:
@@ -45,13 +45,22 @@ def _running(engine: Engine) -> set[str]:
     return {row[0] for row in engine.database.read("SELECT id FROM containers WHERE active")}
 
 
+def _is_held(engine: Engine, container_id: str) -> bool:
+    """Whether somebody is responsible for a container just now: its maker, its monitor, its remover."""
+    try:
+        with engine.containers.find(container_id) as directory:
+            return directory.record.id == container_id and not directory.lock(wait=False)
+    except (HutchError, OSError):
+        return False
+
+
 def _sockets(engine: Engine) -> Iterator[Finding]:
     folder = f"{engine.state}/monitors"
     if not os.path.isdir(folder):
         return
     for name in sorted(os.listdir(folder)):
         path = f"{folder}/{name}"
-        if _is_deaf(folder, name):
+        if _is_deaf(folder, name) and not _is_held(engine, name):
             yield Finding(f"socket {path}: nobody listens", _unlinked(path), leftover=True)
 
 
@@ -87,7 +96,7 @@ def _runtime(engine: Engine) -> Iterator[Finding]:
         return
     active = _running(engine)
     for name in sorted(os.listdir(folder)):
-        if name not in active:
+        if name not in active and not _is_held(engine, name):
             yield Finding(
                 f"runtime {folder}/{name}: of a container that does not run", _ended(engine, name), leftover=True
             )
@@ -133,7 +142,7 @@ def _ids(engine: Engine) -> Iterator[Finding]:
 
 def _snapshots(engine: Engine, known: set[str]) -> Iterator[Finding]:
     for key in engine.snapshots.snapshots():
-        if key[:_ID_DIGITS] not in known:
+        if key[:_ID_DIGITS] not in known and not _is_held(engine, key[:_ID_DIGITS]):
             yield Finding(f"snapshot {key[:12]}: of no container", _snapshot_aside(engine, key), leftover=True)
 
 
@@ -165,7 +174,7 @@ def _has_files(path: str) -> bool:
     return False
 
 
-def _cgroups(known: set[str], running: set[str]) -> Iterator[Finding]:
+def _cgroups(engine: Engine, known: set[str]) -> Iterator[Finding]:
     """Of containers that are gone or do not run. Other engines' containers are told by their processes."""
     for top in sorted(set(_hierarchies())):
         folder = f"{top}/{_PARENT}"
@@ -175,7 +184,7 @@ def _cgroups(known: set[str], running: set[str]) -> Iterator[Finding]:
             continue
         for name in names:
             path = f"{folder}/{name}"
-            if len(name) != _ID_DIGITS or not _HEX.issuperset(name) or name in running:
+            if len(name) != _ID_DIGITS or not _HEX.issuperset(name) or _is_held(engine, name):
                 continue
             if _is_empty(path) and (name in known or _age_s(path) > _QUIET_S):
                 yield Finding(f"cgroup {path}: nothing runs in it", _without_cgroup(path), leftover=True)

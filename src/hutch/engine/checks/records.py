@@ -87,7 +87,7 @@ def _check_container(engine: Engine, directory: ContainerDirectory) -> Iterator[
     if record.status not in _SETTLED and _is_abandoned(directory):
         yield Finding(f"{what}: {record.status}, but its monitor is gone", lambda: _settled(engine, record.id))
         return
-    if record.status == "creating":
+    if record.status in ("creating", "removing"):
         return
     try:
         for name in (CONFIG, ROOT_MOUNTS):
