@@ -1,4 +1,4 @@
-"""Faults made with strace: a command killed, failed or delayed in its Nth call of some kind, and what must hold then."""
+"""Faults made with strace: a command killed, failed or delayed in its Nth call of some kind; and what is left then."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from tests.support.host import cgroup_mounts
-from tests.support.programs import run, wait_until
+from tests.support.programs import run
 
 CHANGES = (
     "openat,mkdir,mkdirat,rmdir,unlink,unlinkat,rename,renameat,renameat2,symlink,symlinkat,link,linkat,"
@@ -22,7 +22,7 @@ CHANGES = (
 def calls(words: Sequence[str], env: Mapping[str, str], names: str = CHANGES) -> dict[str, int]:
     """How often a command makes each of `names`, by running it to its end."""
     log = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", f"trace=?{names.replace(',', ',?')}", "-e", "signal=none"]
-    done = subprocess.run([*log, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    done = run([*log, *words], env=env, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = re.findall(r"^(?:\[pid +\d+\] )?([a-z0-9_]+)\(", done.stderr, re.MULTILINE)
     return dict(collections.Counter(found))
@@ -43,9 +43,7 @@ def injected(
         "-e",
         f"inject={call}:{what}:when={when}",
     ]
-    return subprocess.run(
-        [*tracer, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s,
-    )  # fmt: skip
+    return run([*tracer, *words], env=env, timeout_s=timeout_s, check=False)
 
 
 def left(root: str, state: str, cgroup: str, *, but: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -81,6 +79,3 @@ def processes(state: str) -> list[int]:
         if os.fsencode(state) in words and any(b"forkserver" in word for word in words):
             found.append(int(name))
     return found
-
-
-__all__ = ["CHANGES", "calls", "injected", "left", "processes", "run", "wait_until"]

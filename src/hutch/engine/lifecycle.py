@@ -101,7 +101,7 @@ def _bury(engine: Engine, directory: ContainerDirectory) -> None:
     if record.auto_remove or not record.started or record.status == "removing":
         remove_parts(engine, directory, volumes=record.auto_remove or not record.started)
         raise ContainerNotFound(f"no such container: {record.name}")
-    _end(engine, record.id)
+    _end(engine, directory)
     lost = "the machine was restarted" if record.boot_id not in ("", boot_id()) else "its monitor was killed"
     record.status, record.finished, record.exit_code = "exited", now(), _UNKNOWN
     record.error = f"{lost} before the container ended, so its exit status is not known"
@@ -110,15 +110,10 @@ def _bury(engine: Engine, directory: ContainerDirectory) -> None:
     events.publish(engine.database, record, "die", exitCode=str(_UNKNOWN))
 
 
-def _end(engine: Engine, container_id: str) -> None:
-    """Kill what runs of a container, and take the runtime's part of it away."""
-    from hutch.runtime.container import Container
+def _end(engine: Engine, directory: ContainerDirectory) -> None:
+    from hutch.engine.ending import end
 
-    try:
-        with Container.load(engine.runtime_state, container_id) as container:
-            container.delete(force=True)
-    except ContainerNotFound:
-        pass
+    end(engine, directory)
 
 
 # --- talking to monitors ---------------------------------------------------------------------------------------
@@ -400,26 +395,10 @@ def kill(engine: Engine, text: str, signal: int = signals.SIGKILL) -> None:
 
 def _signal_init(directory: ContainerDirectory, signal: int) -> bool:
     """Signal init itself, where the state directory and with it the monitor's socket was removed; False if it ended."""
-    from hutch.engine.joining import is_alive
-    from hutch.linux.process import pidfd_open, pidfd_send_signal
+    from hutch.engine.ending import signal_init
 
     directory.refresh()
-    record = directory.record
-    if record.status != "running" or not record.pid:
-        return False
-    try:
-        pidfd = pidfd_open(record.pid)
-    except ProcessLookupError:
-        return False
-    try:
-        if not is_alive(record.pid, record.start_time, record.boot_id):  # the pidfd holds whoever this is about
-            return False
-        pidfd_send_signal(pidfd, signal)
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(pidfd)
-    return True
+    return directory.record.status == "running" and signal_init(directory, signal)
 
 
 def _stop_init(directory: ContainerDirectory, signal: int | None, timeout_s: int | None) -> bool:
@@ -528,7 +507,7 @@ def remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: bool
         record.status = "removing"
         record.auto_remove = record.auto_remove or volumes  # who goes on after us is to take the volumes, too
         directory.save(durable=False)
-    _end(engine, record.id)
+    _end(engine, directory)
     snapshots = _of(record.id, engine.snapshots.snapshots()) if lost else record.snapshots
     for key in (record.id, *snapshots):
         engine.snapshots.remove(key)
