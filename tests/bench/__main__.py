@@ -8,15 +8,26 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
 from tests.bench import report
+from tests.bench.living import end_engines, execute, memory, ps, snapshots, thousand
 from tests.bench.measure import Row, Timing, measure
 from tests.bench.rows import Bench, private_docker, private_podman, pull, run_true, runtime
 from tests.support import leaks, registries, session
 from tests.support.files import private_directory, unmount_below
 from tests.support.users import installation
 
-ROWS = {"run": run_true, "runtime": runtime, "pull": pull}
+ROWS: dict[str, Callable[[Bench, int], Row | list[tuple[str, list[Timing]]]]] = {
+    "run": run_true,
+    "exec": execute,
+    "memory": memory,
+    "ps": ps,
+    "thousand": thousand,
+    "snapshots": snapshots,
+    "runtime": runtime,
+    "pull": pull,
+}
 VERSIONS = {
     "docker": ["dockerd", "--version"],
     "podman": ["podman", "--version"],
@@ -50,14 +61,16 @@ def main() -> int:
         docker = stack.enter_context(private_docker(f"{directory}/docker"))
         podman = stack.enter_context(private_podman(f"{directory}/podman"))
         bench = Bench(directory, installed, registry, docker, podman)
+        stack.callback(end_engines, bench)
         for name, make in ROWS.items():
             if options.only and name not in options.only:
                 continue
             rounds = max(3, options.rounds // 5) if name == "pull" else options.rounds
-            row: Row = make(bench, rounds)
-            results.append((row.title, measure(row, _progress)))
+            made = make(bench, rounds)
+            found = [(made.title, measure(made, _progress))] if isinstance(made, Row) else made
+            results += found
             _progress("")
-            print(report.table(results[-1:]), flush=True)
+            print(report.table(found), flush=True)
     leaks.reap()
     report.write(results, _versions(), options.out)
     print(f"\n{options.out}/bench.json, bench.svg, bench.txt")

@@ -34,11 +34,12 @@ class Contender:
 
 @dataclasses.dataclass
 class Timing:
-    """What one contender took, in seconds, run by run; or why there is nothing."""
+    """What one contender took, in seconds (or what `unit` says), run by run; or why there is nothing."""
 
     name: str
     seconds: list[float]
     missing: str = ""
+    unit: str = "s"
 
     @property
     def median(self) -> float:

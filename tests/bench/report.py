@@ -28,6 +28,8 @@ def table(results: Results) -> str:
         for peer, ratio in ratios(timings):
             shown = "-" if ratio is None else f"{ratio:.2f}"
             lines.append(f"{shown:>6}  {title:44} {_times(timings[0]):>22}  {_times(peer):>22}  {peer.name}")
+        if len(timings) == 1:
+            lines.append(f"{'':>6}  {title:44} {_times(timings[0]):>22}")
         lines += [f"{'':8}{timing.name} is missing: {timing.missing}" for timing in timings if timing.missing]
     return "\n".join(lines)
 
@@ -36,6 +38,8 @@ def _times(timing: Timing) -> str:
     if timing.missing:
         return "missing"
     low, high = timing.spread
+    if timing.unit != "s":
+        return f"{timing.median:.2f} {timing.unit} [{low:.2f}-{high:.2f}]"
     if timing.median >= 1:
         return f"{timing.median:.2f} s [{low:.2f}-{high:.2f}]"
     return f"{timing.median * 1e3:.1f} ms [{low * 1e3:.1f}-{high * 1e3:.1f}]"
@@ -58,6 +62,7 @@ def document(results: Results, versions: dict[str, str]) -> dict[str, Any]:
                 "contenders": [
                     {
                         "name": timing.name,
+                        "unit": timing.unit,
                         "seconds": timing.seconds,
                         "median_s": None if timing.missing else timing.median,
                         "missing": timing.missing,
