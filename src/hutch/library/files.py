@@ -15,6 +15,7 @@ from hutch.engine.inside import Inside
 from hutch.errors import InvalidArgument, OutputTooLarge
 from hutch.image.layer import REGULAR, TarReader
 from hutch.image.tarwriter import TarWriter
+from hutch.library.handle import Handle
 from hutch.library.images import Image
 from hutch.library.streams import warn
 
@@ -22,13 +23,8 @@ FILE_LIMIT = 1 << 30
 """Bytes of a file that `get` keeps in memory, unless it is told otherwise."""
 
 
-class Files:
+class Files(Handle):
     """The part of `Container` that is about files."""
-
-    _engine: Engine
-
-    def _directory(self) -> ContainerDirectory:
-        raise NotImplementedError
 
     def put(
         self, path: str, data: bytes | bytearray | memoryview | str | os.PathLike[str], *, mode: int = 0o644
