@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hutch.engine.moments import utc_seconds
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -148,10 +150,7 @@ def _scaled(size: float, base: int, units: Sequence[str], digits: int) -> str:
 
 def ago(then: str, now_seconds: float) -> str:
     """How long ago an RFC 3339 time was, in Docker's words (``About a minute``, ``3 hours``)."""
-    from calendar import timegm
-    from time import strptime
-
-    seconds = max(0, int(now_seconds - timegm(strptime(then[:19], "%Y-%m-%dT%H:%M:%S"))))
+    seconds = max(0, int(now_seconds - utc_seconds(then)))
     if seconds < 1:
         return "Less than a second"
     if seconds < 60:

@@ -146,12 +146,15 @@ class ContainerRecord:
     @classmethod
     def parse(cls, found: dict[str, Any], source: str) -> Self:
         """The record in a parsed JSON object; Internal when a field has another type."""
-        record = cls("", "")
-        for name in FIELDS:
-            value = found.get(name, getattr(record, name))
-            if type(value) is not type(getattr(record, name)):
-                raise Internal(f"{source}: field {name} is damaged")
+        record = cls.__new__(cls)
+        for name, kind in _KINDS.items():
+            value = found.get(name)
+            if type(value) is not kind:
+                if name in found:
+                    raise Internal(f"{source}: field {name} is damaged")
+                value = getattr(cls("", ""), name)  # it is older than the field
             setattr(record, name, value)
+        record.remember("")
         return record
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,6 +173,7 @@ class ContainerRecord:
 
 
 FIELDS = tuple(name for name in ContainerRecord.__slots__ if not name.startswith("_"))
+_KINDS = {name: type(getattr(ContainerRecord("", ""), name)) for name in FIELDS}
 
 
 class ContainerDirectory:

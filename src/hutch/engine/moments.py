@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import time
 
 from hutch.engine.durations import parse_duration
@@ -66,7 +65,7 @@ def _written(text: str) -> int:
             continue
         if dot and form != _FORMATS[0]:
             break
-        seconds = int(time.mktime(parts)) if offset is None else calendar.timegm(parts) - offset
+        seconds = int(time.mktime(parts)) if offset is None else _seconds(*parts[:6]) - offset
         return seconds * _SECOND + nanos
     raise ValueError(text)
 
@@ -80,3 +79,19 @@ def _without_offset(text: str) -> tuple[str, int | None]:
         seconds = int(text[-5:-3]) * 3600 + int(text[-2:]) * 60
         return text[:-6], -seconds if sign == "-" else seconds
     return text, None
+
+
+def utc_seconds(text: str) -> int:
+    """Seconds since 1970 of a time as hutch writes it: RFC 3339 in UTC, its fraction left out.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return _seconds(*map(int, (text[:4], text[5:7], text[8:10], text[11:13], text[14:16], text[17:19])))
+
+
+def _seconds(year: int, month: int, day: int, hour: int, minute: int, second: int) -> int:
+    """What `calendar.timegm` says, whose module takes 12 ms to import. Years are counted from March."""
+    year -= month < 3
+    days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * ((month + 9) % 12) + 2) // 5 + day
+    return ((days - 719469) * 24 + hour) * 3600 + minute * 60 + second

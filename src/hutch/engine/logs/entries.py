@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import calendar
 import os
-import time
 
 import msgspec
 
 from hutch.engine.logs import localfile
+from hutch.engine.moments import utc_seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Times:
             ValueError: no time in UTC.
         """
         if text[:19] != self._text:
-            self._seconds = calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+            self._seconds = utc_seconds(text)
             self._text = text[:19]
         rest = text[19:]
         if not rest.endswith("Z"):
