@@ -301,6 +301,17 @@ def test_a_killed_fork_server_harms_nobody(box):
     box.cli("rm", "-f", "child")
 
 
+def test_a_container_sees_the_mounts_of_who_starts_it(box, tmp_path):
+    """And not those of who happened to start the fork server."""
+    argv = [*box.cli.words, *box.argv("--rm", "-v", f"{tmp_path}:/x"), "ls", "/x"]
+    (tmp_path / "outside").touch()
+    assert subprocess.run(argv, env=box.cli.env, capture_output=True, text=True, check=True).stdout == "outside\n"
+    script = f'mount -t tmpfs none {tmp_path} && touch {tmp_path}/inside && exec "$@"'
+    elsewhere = ["unshare", "-m", "sh", "-c", script, "sh", *argv]
+    assert subprocess.run(elsewhere, env=box.cli.env, capture_output=True, text=True, check=True).stdout == "inside\n"
+    assert subprocess.run(argv, env=box.cli.env, capture_output=True, text=True, check=True).stdout == "outside\n"
+
+
 def _processes(box: Runner) -> list[int]:
     """The fork server of this engine, and what it forked."""
     found = []

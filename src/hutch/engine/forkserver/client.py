@@ -11,6 +11,7 @@ from hutch.engine.forkserver.server import LISTENER_FD, SOCKET
 from hutch.engine.monitor import protocol
 from hutch.errors import Unavailable
 from hutch.linux import seqpacket
+from hutch.linux.namespaces import namespace_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def ask(root: str, state: str, request: dict[str, Any], fds: Sequence[int] = ())
         Unavailable: no fork server can be had.
         HutchError: it refused.
     """
-    message = documents_of(request)
+    message = documents_of({**request, "namespaces": own_namespaces()})
     for _ in range(_ATTEMPTS):
         channel = _connect(root, state)
         try:
@@ -87,6 +88,11 @@ def end(state: str) -> None:
             raise
     finally:
         os.close(dir_fd)
+
+
+def own_namespaces() -> list[list[int]]:
+    """What a container inherits from whoever starts it, if it gets none of its own: as ids that can be compared."""
+    return [list(namespace_id("self", kind)) for kind in ("mount", "user", "network", "pid", "ipc", "uts")]
 
 
 def documents_of(request: dict[str, Any]) -> bytes:

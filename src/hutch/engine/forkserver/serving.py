@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 
 from hutch.engine.engine import Engine
+from hutch.engine.forkserver import client
+from hutch.engine.forkserver.server import SOCKET
 from hutch.engine.monitor import protocol
 from hutch.engine.monitor.mishaps import as_told, attempt
 from hutch.engine.monitor.monitor import Monitor
@@ -47,6 +50,13 @@ def serve(channel: Channel, root: str, state: str) -> None:
             return
         if request.get("op") != "start" or len(fds) != 1:
             raise InvalidArgument("malformed request")
+        if request.get("namespaces") != client.own_namespaces():
+            # Who asks lives elsewhere than who had us started; a server of his own will see what he sees.
+            with suppress(FileNotFoundError):
+                os.unlink(f"{state}/{SOCKET}")
+            channel.send(protocol.STALE)
+            _end_server()
+            return
         engine = Engine(root, state)
         directory = engine.containers.find(str(request["id"]))
         directory.adopt(fds.pop())
