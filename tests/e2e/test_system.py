@@ -220,6 +220,53 @@ def test_x09_layers_and_blobs(box):
     assert box.cli("system", "check").stdout == "no problems found\n"
 
 
+def test_x09_a_lost_list_of_images_is_made_again(box):
+    before = box.cli("images", "-q", "--no-trunc").stdout.split()
+    (root(box) / "content" / "index.json").write_text('{"manifests": ')
+    assert "listed the 1 images that are there" in mended(box, "content/index.json: broken JSON")
+    assert box.cli("images", "-q", "--no-trunc").stdout.split() == before
+    box.cli("tag", before[0], box.image)
+    assert box("echo", "whole").stdout == "whole\n"
+
+
+def test_x09_a_missing_layer(box):
+    box.cli(*box.argv("--name", "box", verb="create"), "true")
+    run(["rm", "-r", str(next((root(box) / "layers").iterdir()))])
+    found = box.cli("system", "check", check=False).stdout
+    assert "layer sha256:" in found and "is not unpacked" in found and "container box: layer" in found
+    assert box.cli.fails("start", "box")
+    box.cli("pull", "-q", box.image)
+    assert box.cli("system", "check").stdout == "no problems found\n"
+    box.cli("start", "box")
+    box.cli("wait", "box")
+    box.cli("rm", "box")
+
+
+FILES = (
+    "containers/{id}/config.json containers/{id}/root.json containers/{id}/mounts.json content/index.json "
+    "content/oci-layout layers/*/layer.json volumes/data/volume.json hutch.db"
+).split()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_x09_whatever_file_is_damaged_check_names_it_and_the_rest_can_be_removed(box, name):
+    identifier = box.cli(*box.argv("--name", "box", "-v", "data:/data", verb="create"), "true").stdout.strip()
+    (path,) = root(box).glob(name.format(id=identifier))
+    if name == "hutch.db":
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for damage in (b"", b"{", b"\0" * 100, b'{"a": ' * 500):
+        path.write_bytes(damage)
+        done = box.cli("system", "check", check=False)
+        assert (done.returncode, done.stderr) == (1, ""), damage
+    box.cli("system", "check", "--repair", check=False)
+    for argv in (["ps", "-a"], ["system", "df"], ["inspect", "box"]):
+        assert "internal error" not in box.cli(*argv, check=False).stderr, argv
+    for container in box.cli("ps", "-aq").stdout.split():
+        box.cli("rm", container)
+    assert box.cli("ps", "-aq").stdout == ""
+
+
 def test_x09_volumes(box):
     box.cli("volume", "create", "data")
     place = root(box) / "volumes" / "data"

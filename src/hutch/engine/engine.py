@@ -88,6 +88,10 @@ class Engine:
             )  # fmt: skip
         return self._images
 
+    def forget_images(self) -> None:
+        """Open the store of images anew when it is next asked for: its files were replaced."""
+        self._images = None
+
     def _image_event(self, action: str, actor: str, name: str, labels: dict[str, str]) -> None:
         from hutch.engine import events
 

@@ -6,8 +6,9 @@ import os
 from contextlib import suppress
 
 from hutch.engine.checks.finding import Finding, set_aside
-from hutch.errors import HutchError
+from hutch.errors import HutchError, InvalidConfig
 from hutch.image import digest as digests
+from hutch.runtime import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +17,52 @@ if TYPE_CHECKING:
     from hutch.engine.engine import Engine
 
 _CHUNK = 1 << 20
+_LAYOUT_LIMIT, _LAYOUT_VERSION = 4096, "1.0.0"
+
+
+def check_lists(engine: Engine) -> Iterator[Finding]:
+    """The list of images, and the file that says that content/ is an OCI layout."""
+    layout = f"{engine.root}/content/oci-layout"
+    if os.path.exists(layout):
+        try:
+            if documents.read_object(layout, _LAYOUT_LIMIT).get("imageLayoutVersion") != _LAYOUT_VERSION:
+                raise InvalidConfig("not of version 1.0.0")
+        except (HutchError, OSError):
+            yield Finding("content/oci-layout: damaged", lambda: _new_layout(engine, layout))
+    try:
+        engine.images.images()
+    except HutchError as error:
+        text = str(error).removeprefix(f"{engine.root}/")
+        yield Finding(text, lambda: _new_list(engine), hint="with --repair the images are listed anew, without names")
+
+
+def _new_layout(engine: Engine, layout: str) -> str:
+    os.unlink(layout)
+    engine.forget_images()
+    engine.images  # noqa: B018 - opening the store writes it
+    return "wrote it anew"
+
+
+def _new_list(engine: Engine) -> str:
+    """Every manifest there is, as an image without a name: what no list names would be collected."""
+    from hutch.image.manifest import MAX_MANIFEST_BYTES, Descriptor, Manifest, parse_manifest
+
+    aside = set_aside(engine.root, f"{engine.root}/content/index.json")
+    engine.forget_images()
+    content, count = engine.images.content, 0
+    for digest in list(content.digests()):
+        if (size := content.size(digest)) > MAX_MANIFEST_BYTES:
+            continue
+        try:
+            manifest = parse_manifest(content.read(digest, MAX_MANIFEST_BYTES))
+            if isinstance(manifest, Manifest):
+                engine.images.add((), Descriptor(media_type=manifest.media_type, digest=digest, size=size))
+                count += 1
+        except HutchError:
+            continue  # a configuration, a small layer, or damaged
+    return (
+        f"listed the {count} images that are there without their names: hutch tag gives names; the old list is {aside}"
+    )
 
 
 def check_blobs(engine: Engine) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hutch.engine.checks.content import check_blobs, check_images, check_layers, check_volumes
+from hutch.engine.checks.content import check_blobs, check_images, check_layers, check_lists, check_volumes
 from hutch.engine.checks.leftovers import check_leftovers
 from hutch.engine.checks.records import check_database, check_records
 
@@ -27,7 +27,9 @@ def findings(engine: Engine) -> Iterator[Finding]:
         return  # who has which container is not known, so that nothing is anybody's
     yield from check_records(engine)
     yield from check_volumes(engine)
+    yield from check_lists(engine)
     yield from check_blobs(engine)
     yield from check_layers(engine)
-    yield from check_images(engine)
+    if not any(True for _ in check_lists(engine)):  # else there is no telling what images there are
+        yield from check_images(engine)
     yield from check_leftovers(engine)
