@@ -255,7 +255,7 @@ def test_x09_whatever_file_is_damaged_check_names_it_and_the_rest_can_be_removed
     if name == "hutch.db":
         with contextlib.closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    for damage in (b"", b"{", b"\0" * 100, b'{"a": ' * 500):
+    for damage in (b"", b"{", b"\0" * 100):
         path.write_bytes(damage)
         done = box.cli("system", "check", check=False)
         assert (done.returncode, done.stderr) == (1, ""), damage
