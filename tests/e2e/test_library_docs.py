@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,8 @@ def test_the_examples_work(lib, monkeypatch, page):
     for line, block in blocks:
         exec(compile("\n" * line + block, str(page), "exec"), names)
         if test := names.pop("test_it", None):
-            made = []
-            test(lambda *given: made.append(lib.engine.containers.run(*given, detach=True)) or made[0])
-            made[0].remove(force=True)
+            with ExitStack() as kept:
+                test(lambda *given, kept=kept: kept.enter_context(lib.engine.containers.run(*given, detach=True)))
     assert lib.left() == []
     for volume in lib.engine.volumes.list():
         volume.remove()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import warnings
 
 import pytest
@@ -84,6 +85,22 @@ def test_a_program_that_is_killed_while_it_waits_leaves_nothing(lib):
         program.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in program.stderr.read()
     wait_until(lambda: lib.left() == [], 10)
+
+
+def test_a_program_killed_at_any_moment_leaves_no_half_of_a_container(lib):
+    """Before `run` has returned the container goes with its program; afterwards it is whole and runs."""
+    text = "print('go', flush=True)\nengine.containers.run(IMAGE, 'sleep 1000', detach=True, cgroup_parent=CGROUP)"
+    for delay_s in (0.005, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2):
+        with lib.program(text) as program:
+            program.stdout.readline()
+            time.sleep(delay_s)
+            program.kill()
+        settled = lambda: all(c.status == "running" for c in lib.engine.containers.list(all=True))
+        wait_until(settled, 10)
+    for container in lib.engine.containers.list():
+        assert container.exec("echo whole").stdout == b"whole\n"
+        container.remove(force=True)
+    assert lib.left() == [] and os.listdir(f"{lib.engine.root}/snapshots") == []
 
 
 def test_an_exec_ends_with_its_program(lib):
