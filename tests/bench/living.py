@@ -39,6 +39,10 @@ def end_engines(bench: Bench) -> None:
     """Kill what the rows have left running."""
     for name in os.listdir(bench.directory):
         end_engine(f"{bench.directory}/{name}/state")
+    if bench.podman is not None:
+        bench.podman("rm", "--force", "--all", "--time", "0")
+    if bench.docker is not None and (names := bench.docker("ps", "-aq").stdout.split()):
+        bench.docker("rm", "-f", *names)
 
 
 def execute(bench: Bench, rounds: int) -> Row:
