@@ -534,3 +534,17 @@ def test_another_image_as_a_writable_mount(run, hutch, flags):
     ]
     assert "No such file" in run("cat", f"{place}/made", flags=mount, status=1).stderr
     assert os.listdir(f"{hutch_root(hutch)}/snapshots") == []
+
+
+@pytest.mark.parametrize("flags", [(), ("--userns=host",), ("-u", "app"), ("-u", "app", "--userns=host")])
+def test_dev_stdout_can_be_opened_anew(run, hutch, flags):
+    """As images do whose programs write their log to a link to it: the pipe is their user's, whatever ids he has."""
+    script = "echo out > /dev/stdout; ln -s /dev/stderr /tmp/log; echo err > /tmp/log"
+    done = run("sh", "-c", script, flags=flags)
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+    hutch(*run.argv("-d", "--name", "logger", *flags), "sh", "-c", f"{script}; exec sleep 60")
+    done = hutch("exec", "logger", "sh", "-c", script.replace("log", "other"))
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+    done = hutch("logs", "logger")
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+    hutch("rm", "-f", "logger")

@@ -11,11 +11,14 @@ import stat
 
 from hutch.linux import pty
 from hutch.linux.seqpacket import Channel
+from hutch.runtime.namespaces import host_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hutch.linux.paths import Root
-    from hutch.spec.runtime import Process
+    from hutch.spec.runtime import Process, Spec
 
 
 def open_terminal(root: Root, process: Process) -> tuple[int, int]:
@@ -72,12 +75,13 @@ def adopt(peer_fd: int) -> None:
         os.dup2(peer_fd, number)
 
 
-def own_streams(uid: int) -> None:
+def own_streams(uid: int, fds: Iterable[int] = (0, 1, 2)) -> None:
     """Give pipes on 0, 1 and 2 to the program's user, so that it can open /dev/stdout anew.
 
     Only pipes: a file or a device may be the host's, and a link of the image's may have led to it (CVE-2026-88265).
+    In a user namespace that its owner has no id in, a pipe cannot be given away: then the parent does it before.
     """
-    for number in range(3):
+    for number in fds:
         try:
             found = os.fstat(number)
             if stat.S_ISFIFO(found.st_mode) and found.st_uid != uid:
@@ -85,3 +89,10 @@ def own_streams(uid: int) -> None:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EBADF, errno.EINVAL, errno.EROFS):
                 raise
+
+
+def give_streams(spec: Spec, process: Process, fds: Iterable[int]) -> None:
+    """`own_streams` from the host, where the container has ids of its own: the pipes get its user's id there."""
+    mappings = (spec.get("linux") or {}).get("uidMappings") or []
+    if mappings and not process.get("terminal"):
+        own_streams(host_id(mappings, (process.get("user") or {}).get("uid", 0)), fds)

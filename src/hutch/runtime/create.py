@@ -14,7 +14,7 @@ from hutch.errors import ContainerSetupFailed, HutchError, InvalidConfig, Invali
 from hutch.linux import caps, process
 from hutch.linux.proc import Proc
 from hutch.linux.seqpacket import pair
-from hutch.runtime import config, credentials, handshake, init, namespaces, spawn
+from hutch.runtime import config, console, credentials, handshake, init, namespaces, spawn
 from hutch.runtime.container import Container
 from hutch.runtime.hooks import run_hooks
 from hutch.runtime.plan import make_plan
@@ -98,6 +98,8 @@ def create(
     try:
         creation.prepare(systemd_cgroup=systemd_cgroup, privileged=privileged, console_socket=console_socket)
         creation.setup.no_pivot = no_pivot
+        if privileged:
+            console.give_streams(spec, spec["process"], stdio)
         creation.run(init.Options(stdio, preserve_fds, init.compiled_filter(spec), explain=explain is not None))
         container.record_init(creation.setup.init_pid)
     except BaseException:

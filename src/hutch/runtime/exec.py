@@ -95,6 +95,8 @@ def exec_process(
         message = "cannot exec in a paused container (use --ignore-paused to override)"
         raise InvalidState(message, have=status, want="created or running")
     places = _cgroup_places(container, cgroup)
+    if not container.record.rootless:
+        console.give_streams(container.config, process, stdio)
     entry = _Entry(container, process, stdio, console_socket, preserve_fds)
     try:
         ours, theirs = pair()

@@ -154,6 +154,14 @@ def maps_zero(mappings: Sequence[LinuxIDMapping]) -> bool:
     return any(entry["containerID"] == 0 for entry in mappings)
 
 
+def host_id(mappings: Sequence[LinuxIDMapping], inside: int) -> int:
+    """The host's id for one of the namespace, -1 where it has none."""
+    for entry in mappings:
+        if 0 <= inside - entry["containerID"] < entry["size"]:
+            return entry["hostID"] + inside - entry["containerID"]
+    return -1
+
+
 def write_maps(spec: Spec) -> list[Step]:
     """The parent's steps that give the child's user namespace its ids."""
     linux = spec.get("linux") or {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+from hutch.runtime.namespaces import host_id
 from hutch.runtime.steps import Step
 
 TYPE_CHECKING = False
@@ -30,7 +31,8 @@ def steps(spec: Spec, requests: Iterable[Request]) -> list[Step]:
     """The step of the parent that gives away what `requests` mount read-write; none if nothing is."""
     linux = spec.get("linux") or {}
     new = {entry["type"] for entry in linux.get("namespaces") or [] if not entry.get("path")}
-    owner = _host_id(spec)
+    uid = (spec["process"].get("user") or {}).get("uid", 0)
+    owner = host_id(linux.get("uidMappings") or [], uid)
     writable = [
         request
         for request in requests
@@ -53,15 +55,6 @@ def steps(spec: Spec, requests: Iterable[Request]) -> list[Step]:
 def hierarchy_names(request: Request) -> tuple[str, ...]:
     """The hierarchies without controllers that a mount of cgroups is for: ``name=…`` among its options."""
     return tuple(entry for entry in request.options.data if entry.startswith("name="))
-
-
-def _host_id(spec: Spec) -> int:
-    """Of the container's user on the host; -1 if it has none."""
-    uid = (spec["process"].get("user") or {}).get("uid", 0)
-    for entry in (spec.get("linux") or {}).get("uidMappings") or []:
-        if 0 <= uid - entry["containerID"] < entry["size"]:
-            return entry["hostID"] + uid - entry["containerID"]
-    return -1
 
 
 def _delegated() -> tuple[str, ...]:
