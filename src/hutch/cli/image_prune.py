@@ -6,7 +6,7 @@ from hutch.cli.command import Command
 from hutch.cli.confirm import confirmed
 from hutch.cli.flags import Flag
 from hutch.cli.output import human_size
-from hutch.cli.rmi import report
+from hutch.cli.rmi import told
 from hutch.engine.engine import Engine
 from hutch.engine.image_filters import image_filter
 
@@ -25,7 +25,7 @@ def _run(given: dict[str, Any], _arguments: list[str], general: dict[str, Any]) 
     removal = engine.images.prune(everything=given["all"], matches=matches)
     if removal.untagged or removal.deleted:
         print("Deleted Images:")
-        report(removal)
+        print(told(removal))
         print()
     print(f"Total reclaimed space: {human_size(removal.freed)}")
     return 0

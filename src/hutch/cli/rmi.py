@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from hutch.cli.command import Command
+from hutch.cli.each import for_each
 from hutch.cli.flags import Flag
-from hutch.cli.messages import complain
 from hutch.engine.engine import Engine
-from hutch.errors import HutchError, ImageNotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,24 +16,17 @@ if TYPE_CHECKING:
 
 def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -> int:
     engine = Engine(general["root"], general["state"])
-    status = 0
-    for text in arguments:
-        try:
-            report(engine.images.remove(text, force=given["force"]))
-        except HutchError as error:
-            if given["force"] and isinstance(error, ImageNotFound):
-                continue
-            complain(error)
-            status = 1
-    return status
+    return for_each(
+        arguments,
+        lambda text: told(engine.images.remove(text, force=given["force"])),
+        missing_is_fine=given["force"],
+    )
 
 
-def report(removal: Removal) -> None:
-    """Print what went, a line each, as Docker does."""
-    for name in removal.untagged:
-        print(f"Untagged: {name}")
-    for identifier in removal.deleted:
-        print(f"Deleted: {identifier}")
+def told(removal: Removal) -> str:
+    """What went, a line each, as Docker says it."""
+    lines = [f"Untagged: {name}" for name in removal.untagged]
+    return "\n".join([*lines, *(f"Deleted: {identifier}" for identifier in removal.deleted)])
 
 
 COMMAND = Command(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from hutch.cli.command import Command
+from hutch.cli.each import for_each
 from hutch.cli.flags import Flag
-from hutch.cli.messages import complain
 from hutch.engine import storage
 from hutch.engine.engine import Engine
-from hutch.errors import HutchError, NotFound
+from hutch.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,17 +16,15 @@ if TYPE_CHECKING:
 
 def _run(given: dict[str, Any], arguments: list[str], general: dict[str, Any]) -> int:
     engine = Engine(general["root"], general["state"])
-    status = 0
-    for name in arguments:
+
+    def remove(name: str) -> None:
         try:
             storage.remove_volume(engine, name)
-        except HutchError as error:
-            if not (given["force"] and isinstance(error, NotFound)):
-                complain(error)
-                status = 1
-                continue
-        print(name)
-    return status
+        except NotFound:
+            if not given["force"]:
+                raise
+
+    return for_each(arguments, remove)
 
 
 COMMAND = Command(

@@ -163,15 +163,7 @@ def await_start(channel: Channel, told: Callable[[bytes, bytes], object] = lambd
         HutchError: it could not be started.
         Unavailable: its monitor was killed.
     """
-    while True:
-        kind, content = protocol.receive(channel)
-        if not kind:
-            raise Unavailable("the container's monitor has gone")
-        if kind == protocol.FAILED:
-            raise protocol.as_error(content)
-        if kind == protocol.STARTED:
-            return protocol.parse(content)
-        told(kind, content)
+    return _await(channel, protocol.STARTED, told)
 
 
 def await_end(channel: Channel) -> dict[str, Any]:
@@ -181,14 +173,19 @@ def await_end(channel: Channel) -> dict[str, Any]:
         HutchError: its monitor reports one.
         Unavailable: its monitor was killed.
     """
+    return _await(channel, protocol.ENDED, lambda *_: None)
+
+
+def _await(channel: Channel, wanted: bytes, told: Callable[[bytes, bytes], object]) -> dict[str, Any]:
     while True:
         kind, content = protocol.receive(channel)
         if not kind:
             raise Unavailable("the container's monitor has gone")
         if kind == protocol.FAILED:
             raise protocol.as_error(content)
-        if kind == protocol.ENDED:
+        if kind == wanted:
             return protocol.parse(content)
+        told(kind, content)
 
 
 def connect(engine: Engine, container_id: str, request: dict[str, Any]) -> Channel | None:
