@@ -37,7 +37,7 @@ class Meter:
                 # The open file holds the namespace, so that it can be read when nothing runs in there any more.
                 self._net_fd = os.open(f"/proc/{container.pid}/net/dev", os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
-                pass  # it has ended already, and has sent nothing
+                pass  # it has ended already, or may not be looked at: then nobody has counted
 
     def read(self) -> dict[str, Any]:
         """What it has taken so far.
