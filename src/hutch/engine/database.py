@@ -32,6 +32,11 @@ else:
 
 NAME = "hutch.db"
 _BUSY_TIMEOUT_S = 60.0
+_LOG_PAGES = 250
+"""How long the log may become: who opens the file after everybody has gone reads it whole, a megabyte at most.
+
+Most processes end without closing: the last one to close would write everything back and wait for the disk.
+"""
 _RESERVE, _SHARE = 4 << 20, 16
 """Bytes held in reserve, which is how long the write-ahead log gets; a small disk gives up a 16th of itself."""
 _LITTLE = 4
@@ -286,6 +291,7 @@ def _prepare(connection: _sqlite3.Connection, path: str) -> None:
     """Bring the file to the current schema; exactly one of several processes does it."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
     if version > len(_MIGRATIONS):
         raise NotSupported(
             f"{path}: made by a newer hutch (schema {version})", hint="use that version, or another --root"

@@ -190,7 +190,6 @@ class Session:
         self._pidfd = -1
         self._publish("exec_die", exitCode=str(exit_code))
         attempt("forget", lambda: forget(database, record.id))
-        database.close()
         self._process.lifelines.clear()
         self._process.dismiss(protocol.document(protocol.ENDED, {"exit_code": exit_code}))
         self._leave()
