@@ -21,9 +21,9 @@ pytestmark = requires("root")
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 LIBRARIES = sysconfig.get_path("purelib")
 PROGRAM = "import sys; sys.path[:0] = [sys.argv.pop(1), sys.argv.pop(1)]; from hutch.cli.main import run; run()"
-# Each of these takes from one to twenty milliseconds, and brings others.
+# Each of these takes from one to twenty milliseconds, and brings others. (`_sqlite3` brings functools and collections.)
 SLOW = frozenset(
-    "argparse asyncio collections contextlib dataclasses enum functools hashlib http importlib inspect json logging "
+    "argparse asyncio contextlib dataclasses enum hashlib http importlib inspect json logging "
     "msgspec pathlib platform random re rich shutil socket ssl subprocess tempfile threading typing urllib3".split()
 )
 

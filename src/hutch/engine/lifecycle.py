@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STOP_TIMEOUT_S = 10
 _KILL_WAIT_S = 10.0
+_BUSY_WAIT_S = 10.0
 _UNKNOWN = 137
 
 # --- the truth -------------------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ def start(engine: Engine, directory: ContainerDirectory, request: dict[str, Any]
     from hutch.engine.forkserver import client
 
     with directory:
-        if not directory.lock(wait=False):
+        if not _take(directory):
             return None
         directory.refresh()
         record = directory.record
@@ -150,6 +151,19 @@ def start(engine: Engine, directory: ContainerDirectory, request: dict[str, Any]
             _bury(engine, directory)
         document = {**request, "op": "start", "id": record.id}
         return client.ask(engine.root, engine.state, document, [directory.fd])
+
+
+def _take(directory: ContainerDirectory) -> bool:
+    """Take the lock of a container that does not run; False if it does. Others than its monitor hold it for moments."""
+    end = time.monotonic() + _BUSY_WAIT_S
+    while not directory.lock(wait=False):
+        directory.refresh()
+        if directory.record.status in ("running", "restarting"):
+            return False
+        if time.monotonic() > end:
+            raise Unavailable(f'container "{directory.record.name}": another command is at work on it')
+        time.sleep(0.01)
+    return True
 
 
 def await_start(channel: Channel, told: Callable[[bytes, bytes], object] = lambda *_: None) -> dict[str, Any]:
@@ -370,7 +384,7 @@ def _freeze(engine: Engine, text: str, *, wanted: bool) -> None:
 
 
 def kill(engine: Engine, text: str, signal: int = signals.SIGKILL) -> None:
-    """Send a container's init a signal.
+    """Send a container's init a signal, and after SIGKILL wait until it has ended.
 
     Raises:
         ContainerNotFound: no such container.
