@@ -228,7 +228,15 @@ class ContainerDirectory:
             ContainerNotFound: it was removed.
         """
         try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fd = self.fd
+        except ContainerNotFound:
+            self.refresh()
+            if self.record.status in ("creating", "removing"):
+                raise
+            os.mkdir(self.path, 0o700)  # somebody deleted it; what still runs, or is left, has to go by its row
+            fd = self.fd
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             return False
         return True

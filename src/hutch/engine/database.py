@@ -122,6 +122,8 @@ class Database:
         Raises:
             OSError: there is none (ENOSPC).
         """
+        if self._is_full():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.path.dirname(self.path))
         try:
             fd = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except FileExistsError:
@@ -136,13 +138,16 @@ class Database:
 
     def make_room(self) -> None:
         """Let go of the reserve if the disk is full."""
-        found = os.statvfs(os.path.dirname(self.path))
-        free = found.f_bfree if os.geteuid() == 0 else found.f_bavail
-        if free * found.f_frsize < _reserve_size(found) // _LITTLE:
+        if self._is_full():
             try:
                 os.unlink(self._reserve)
             except FileNotFoundError:
                 return
+
+    def _is_full(self) -> bool:
+        found = os.statvfs(os.path.dirname(self.path))
+        free = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+        return free * found.f_frsize < _reserve_size(found) // _LITTLE
 
     @property
     def _reserve(self) -> str:

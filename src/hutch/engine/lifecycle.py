@@ -108,7 +108,15 @@ def _bury(engine: Engine, directory: ContainerDirectory) -> None:
     record.error = f"{lost} before the container ended, so its exit status is not known"
     record.pid = record.start_time = 0
     directory.save()
-    events.publish(engine.database, record, "die", exitCode=str(_UNKNOWN))
+    _publish(engine, record, "die", exitCode=str(_UNKNOWN))
+
+
+def _publish(engine: Engine, record: ContainerRecord, action: str, **attributes: str) -> None:
+    """Enter an event of what has been done; on a full disk that is lost, rather than that the command fails."""
+    try:
+        events.publish(engine.database, record, action, **attributes)
+    except OSError:
+        return
 
 
 def _end(engine: Engine, directory: ContainerDirectory) -> None:
@@ -259,7 +267,7 @@ def stop(engine: Engine, text: str, *, signal: int | None = None, timeout_s: int
         else:
             with channel:
                 await_end(channel)
-        events.publish(engine.database, record, "stop")
+        _publish(engine, record, "stop")
 
 
 def restart(engine: Engine, text: str, *, signal: int | None = None, timeout_s: int | None = None) -> None:
@@ -282,7 +290,7 @@ def restart(engine: Engine, text: str, *, signal: int | None = None, timeout_s: 
         if channel is not None:
             with channel:
                 await_start(channel)
-        events.publish(engine.database, record, "restart")
+        _publish(engine, record, "restart")
 
 
 def start_detached(engine: Engine, text: str) -> None:
@@ -380,7 +388,7 @@ def _freeze(engine: Engine, text: str, *, wanted: bool) -> None:
                 container.pause()
             else:
                 container.resume()
-        events.publish(engine.database, record, "pause" if wanted else "unpause")
+        _publish(engine, record, "pause" if wanted else "unpause")
 
 
 def kill(engine: Engine, text: str, signal: int = signals.SIGKILL) -> None:
@@ -455,7 +463,7 @@ def rename(engine: Engine, text: str, name: str) -> None:
             raise Conflict("renaming a container with the same name as its current name")
         directory.record.name = name
         directory.save()
-        events.publish(engine.database, directory.record, "rename", oldName=before)
+        _publish(engine, directory.record, "rename", oldName=before)
 
 
 # --- removal ---------------------------------------------------------------------------------------------------
@@ -517,7 +525,12 @@ def remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: bool
     if record.status != "removing" or (volumes and not record.auto_remove):
         record.status = "removing"
         record.auto_remove = record.auto_remove or volumes  # who goes on after us is to take the volumes, too
-        directory.save(durable=False)
+        try:
+            directory.save(durable=False)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # What is removed now makes the room that forgetting the container takes.
     _end(engine, directory)
     snapshots = _of(record.id, engine.snapshots.snapshots()) if lost else record.snapshots
     for key in (record.id, *snapshots):
@@ -531,7 +544,7 @@ def remove_parts(engine: Engine, directory: ContainerDirectory, *, volumes: bool
         for first in idranges.taken(engine.root) if unfinished else (record.first_id,):
             idranges.give_back(engine.root, first, record.id)
     engine.containers.remove(directory)
-    events.publish(engine.database, record, "destroy")
+    _publish(engine, record, "destroy")
 
 
 def _of(container_id: str, keys: list[str]) -> list[str]:

@@ -13,6 +13,8 @@ import pytest
 from hutch.engine.containers import ContainerRecord
 from hutch.engine.engine import Engine
 from tests.conftest import Roots
+from tests.integration.security.lab import Lab
+from tests.support import faults
 from tests.support.cli import Cli
 from tests.support.evil import EvilImage, Layer
 from tests.support.programs import run
@@ -72,10 +74,7 @@ class Host:
 
     def left(self) -> dict[str, list[str]]:
         """What is in the engine's directories that a container would have left there."""
-        places = [f"{self.roots.data}/{name}" for name in ("containers", "ids", "volumes")]
-        places += [f"{self.roots.state}/{name}" for name in ("runtime", "monitors")]
-        found = {place: os.listdir(place) for place in places if os.path.isdir(place)}
-        return {place: names for place, names in found.items() if names}
+        return faults.left(self.roots.data, self.roots.state, self.cgroup)
 
 
 @pytest.fixture
@@ -97,6 +96,15 @@ def own_box(cli: Cli, tmp_root: Roots, cgroup_parent: str) -> Iterator[Host]:
     found = Host(cli, tmp_root, cgroup_parent, "auto")
     yield found
     assert found.left() == {}
+
+
+@pytest.fixture
+def lab(own_box: Host) -> Iterator[Lab]:
+    """A bystander, and what it takes to make a container `x`."""
+    found = Lab(own_box)
+    yield found
+    found.cli("rm", "-fv", "x", "y", "bystander")
+    found.cli("volume", "rm", "named")
 
 
 class Canary:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -60,48 +59,6 @@ def test_a_run_that_is_asked_to_end_while_it_is_made_leaves_nothing(own_box: Hos
     assert statuses <= {-number, 128 + number, 0}
     assert statuses - {0}
     own_box.run(image, "true", flags=("--name", "again"))
-
-
-def test_x09_a_damaged_record_is_named_and_removed_and_hides_no_other(own_box: Host) -> None:
-    image = own_box.image("damaged")
-    words = [word for word in own_box.argv(image, "true", flags=("--name", "sound")) if word != "--rm"]
-    run(words, env=own_box.cli.env)
-    run([*words[: words.index("sound")], "torn", *words[words.index("sound") + 1 :]], env=own_box.cli.env)
-    database = sqlite3.connect(f"{own_box.roots.data}/hutch.db", isolation_level=None)
-    (whole,) = database.execute("SELECT record FROM containers WHERE name = 'torn'").fetchone()
-    for text in ("", '{"name": 7}', b"\xff" * 99, whole[:-9], None):
-        database.execute("UPDATE containers SET record = ? WHERE name = 'torn'", [text or ""])
-        shown = own_box.cli("ps", "-a").stdout
-        assert "sound" in shown
-        assert "Dead" in shown
-        own_box.run(image, "true")
-        own_box.cli("images")
-    database.close()
-    own_box.cli("rm", "torn", "sound")
-    assert own_box.cli("ps", "-aq").stdout == ""
-
-
-def test_x10_a_full_disk_is_said_in_one_line_and_the_space_comes_back(own_box: Host) -> None:
-    own_box.mode = "host"
-    small = f"{own_box.roots.base}/small"
-    os.mkdir(small, 0o700)
-    run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "none", small])
-    try:
-        own_box.cli.words[own_box.cli.words.index("--root") + 1] = small
-        image = own_box.image("full")
-        own_box.run(image, "true")
-        with open(f"{small}/fill", "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
-            while True:
-                file.write(bytes(4096))
-        for flags in ((), ("-v", "named:/data"), ("--tmpfs", "/t")):
-            done = own_box.run(image, "true", flags=flags, status=125)
-            assert "no space left on device" in done.stderr
-            assert len(done.stderr.splitlines()) <= 2
-        os.unlink(f"{small}/fill")
-        own_box.run(image, "true")
-        assert os.listdir(f"{small}/containers") == []
-    finally:
-        run(["umount", small])
 
 
 def test_undecodable_bytes_anywhere_do_no_harm(own_box: Host) -> None:

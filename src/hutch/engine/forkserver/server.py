@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ LISTENER_FD = 3
 SOCKET = "fork-server.sock"
 _IDLE_S = 60.0
 _LOOK_S = 2.0
+_BREATH_S = 0.1
 _FILES = 1024
 _MODULES = (
     "hutch.engine.apparmor",
@@ -178,11 +180,16 @@ class _Server:
         """Fork for one connection; False when what comes should be served by newer code than ours."""
         from hutch.engine.forkserver.serving import serve
         from hutch.engine.monitor import protocol
+        from hutch.engine.monitor.mishaps import as_told, attempt
         from hutch.linux import seqpacket
 
         try:
             channel = seqpacket.accept(LISTENER_FD)
         except (BlockingIOError, ConnectionAbortedError):
+            return True
+        except OSError:  # no descriptors, or no memory; it stays in line
+            report("accept")
+            time.sleep(_BREATH_S)
             return True
         with channel:
             if channel.peer()[1] not in (0, os.geteuid()):
@@ -191,7 +198,12 @@ class _Server:
                 os.unlink(f"{self._state}/{SOCKET}")
                 channel.send(protocol.STALE)
                 return False
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:  # no more processes
+                told = protocol.failure(as_told(error))
+                attempt("answer", lambda: channel.send(told))
+                return True
             if pid:
                 self._children.add(pid)
                 if not self._fit:  # the next one gets a server of his own

@@ -45,6 +45,8 @@ _REQUEST_PATIENCE_S = 10.0
 _BREATH_S = 1.0
 """How long no connection is accepted when there are no descriptors left for one."""
 _MISTAKES = 100
+_FIRST_TRY_S, _LAST_TRY_S = 0.5, 300.0
+"""How an end that could not be saved is tried again: after twice as long each time."""
 
 
 class Monitor:
@@ -86,7 +88,7 @@ class Monitor:
         self.sessions: set[int] = set()
         self._kill_timer: Timer | None = None
         self._restart_timer: Timer | None = None
-        self._again = self._unwanted = self._over = False
+        self._again = self._unwanted = self._over = self._unsaved = False
         self._reset = ""
         self._began = 0.0
         self._meter: Meter | None = None
@@ -474,29 +476,52 @@ class Monitor:
             self.loop.forget(self._listener_fd)
             os.close(self._listener_fd)
             self._listener_fd = -1
-            dir_fd, name = socket_place(self.engine, record.id)
-            try:
-                os.unlink(name, dir_fd=dir_fd)
-            except FileNotFoundError:
-                pass
-            finally:
-                os.close(dir_fd)
+            attempt("socket", self._unlink_socket)
+        self._over = True
         if record.auto_remove:
             attempt("remove", lambda: lifecycle.remove_parts(self.engine, self.directory, volumes=True))
+            self._let_go()
         else:
-            attempt("save", self.directory.save)
-        self.directory.close()
-        self.engine.database.close()
-        self._over = True
+            self._save_at_last(_FIRST_TRY_S)
         if record.auto_remove:
             self.process.lifelines.clear()
         self.process.dismiss(message)
         self._linger()
 
+    def _unlink_socket(self) -> None:
+        dir_fd, name = socket_place(self.engine, self.directory.record.id)
+        try:
+            os.unlink(name, dir_fd=dir_fd)
+        except FileNotFoundError:
+            pass
+        finally:
+            os.close(dir_fd)
+
+    def _save_at_last(self, delay_s: float) -> None:
+        """Save how it ended and give the lock up; if the disk is full, when there is room again."""
+        try:
+            self.directory.save()
+        except OSError:
+            note("save")
+            self._unsaved = delay_s <= _LAST_TRY_S
+            if self._unsaved:
+                self.loop.after(delay_s, lambda: self._save_at_last(2 * delay_s))
+                return
+        except HutchError:
+            note("save")  # the row has been removed, or the store is damaged
+        self._unsaved = False
+        self._let_go()
+        self._linger()
+
+    def _let_go(self) -> None:
+        self.directory.close()
+        self.engine.database.close()
+
     def _linger(self) -> None:
         """Clients have not taken everything yet; they may be slow, and are waited for. So are the lifelines' ends."""
         if not self.process.clients:
-            self.loop.stop()
+            if not self._unsaved:
+                self.loop.stop()
         elif len(self.process.clients) > len(self.process.lifelines):
             self.loop.after(0.01, self._linger)
 
