@@ -32,6 +32,7 @@ def test_a_life(box):
     box.cli("rename", "one", "two")
     assert "no such container: one" in box.cli.fails("stop", "one")
     assert box.cli("kill", "two").stdout == "two\n"
+    assert box.record("two").exit_code == 137  # at once: kill waits
     assert box.cli("wait", "two").stdout == "137\n"
     assert "is not running" in box.cli.fails("kill", "two")
     assert "is not running" in box.cli.fails("exec", "two", "true")

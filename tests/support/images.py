@@ -213,7 +213,7 @@ SERVICES = {
         ("env", "PGDATA=/var/lib/postgresql/data"),
         ("stop-signal", "SIGINT"),
     ],
-    "python": [("cmd", "python3 -m http.server 8000"), ("workingdir", "/srv")],
+    "python": [("cmd", "python3 -u -m http.server 8000"), ("workingdir", "/srv"), ("stop-signal", "SIGINT")],
 }
 """Images of one content; what buildah's config says of each."""
 
@@ -238,6 +238,10 @@ def services() -> dict[str, Image]:
         container = buildah("from", "scratch")
         buildah("add", "--quiet", container, archive, "/")
         buildah("add", "--quiet", "--chmod=755", container, f"{directory}/database", "/usr/local/bin/database")
+        os.mkdir(f"{directory}/logs")
+        for name in ("access", "error"):
+            os.symlink("/dev/stdout", f"{directory}/logs/{name}.log")
+        buildah("add", "--quiet", container, f"{directory}/logs", "/var/log/nginx")
         for place, owner in (("/data", "redis"), ("/var/lib/postgresql/data", "postgres")):
             os.makedirs(f"{directory}/empty", exist_ok=True)
             buildah("add", "--quiet", f"--chown={owner}:{owner}", "--chmod=700", container, f"{directory}/empty", place)

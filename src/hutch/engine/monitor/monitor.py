@@ -253,7 +253,6 @@ class Monitor:
                     lifecycle.remove(self.engine, record.id, force=True, volumes=True)
                 except ContainerNotFound:
                     pass  # he removed it himself, or somebody else did
-                self.engine.database.close()
             self._linger()
         elif lost:
             self._unwanted, self._again = True, False
@@ -327,7 +326,8 @@ class Monitor:
         client.send(protocol.ACCEPTED)
         if operation == "kill" and number is not None:
             self._kill(number)
-            client.finish(protocol.document(protocol.ENDED, {}))
+            if number != signals.SIGKILL:  # after that one the end is waited for, as docker does
+                client.finish(protocol.document(protocol.ENDED, {}))
         elif operation in ("stop", "restart"):
             self._again = operation == "restart"
             self._reset = str(request.get("reset") or "")
@@ -515,7 +515,6 @@ class Monitor:
 
     def _let_go(self) -> None:
         self.directory.close()
-        self.engine.database.close()
 
     def _linger(self) -> None:
         """Clients have not taken everything yet; they may be slow, and are waited for. So are the lifelines' ends."""
