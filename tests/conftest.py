@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 
 from tests.support import cgroups, files, host, images, leaks, registries, session, users
@@ -19,6 +20,9 @@ LEAK_CHECKED = ("/tests/integration/", "/tests/conformance/", "/tests/e2e/")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # How long an example takes says more about the machine's other work than about us.
+    hypothesis.settings.register_profile("hutch", deadline=None)
+    hypothesis.settings.load_profile("hutch")
     session.adopt_orphans()
     private = session.enter_private_mounts()
     session.announce()
