@@ -42,6 +42,7 @@ class Loop:
     def __init__(self) -> None:
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._watched: dict[int, Callable[[int], None]] = {}
+        self._new: set[int] = set()
         self._timers: list[tuple[float, int, Timer]] = []
         self._count = 0
         self._over = False
@@ -78,6 +79,7 @@ class Loop:
             self._epoll.modify(fd, events)
         else:
             self._epoll.register(fd, events)
+            self._new.add(fd)
         self._watched[fd] = action
 
     def forget(self, fd: int) -> None:
@@ -99,9 +101,10 @@ class Loop:
     def run(self) -> None:
         """Wait and call until `stop`."""
         while not self._over:
+            self._new.clear()
             for fd, events in self._epoll.poll(self._patience()):
                 action = self._watched.get(fd)  # one action may have taken away another's
-                if action is not None:
+                if action is not None and fd not in self._new:  # or given its number to something else
                     action(events)
             while self._timers and self._timers[0][0] <= clock():
                 timer = heappop(self._timers)[2]
