@@ -68,7 +68,9 @@ def test_systemd_boots_serves_and_shuts_down(systemd, tmp_path):
     shell(box, "machine", f"echo max > {limit}", status=2)
     shell(box, "machine", "systemd-run --quiet --unit=job --property=RemainAfterExit=yes touch /run/touched")
     wait_until(lambda: "active" in shell(box, "machine", "systemctl is-active job; test -e /run/touched"), PATIENCE_S)
-    assert over_ssh(box, "machine", str(tmp_path), "hostname; systemctl is-active ssh; id -u") == "machine\nactive\n0\n"
+    if images.found("ssh"):  # a client: most hosts have one, and what comes then does not need it
+        said = over_ssh(box, "machine", str(tmp_path), "hostname; systemctl is-active ssh; id -u")
+        assert said == "machine\nactive\n0\n"
 
     start = time.monotonic()
     box.cli("stop", "-t", str(PATIENCE_S), "machine", timeout_s=PATIENCE_S)
@@ -84,8 +86,6 @@ def test_systemd_boots_serves_and_shuts_down(systemd, tmp_path):
 
 def over_ssh(box: Runner, name: str, directory: str, command: str) -> str:
     """What a command says that runs through the container's sshd, reached in its network namespace."""
-    if not images.found("ssh"):
-        pytest.skip("ssh is not installed")
     key = f"{directory}/key"
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
     shell(box, name, "mkdir -p -m 700 /root/.ssh")
