@@ -173,8 +173,8 @@ def test_every_run_flag_reaches_the_options_or_is_refused():
         "memory": "10m", "memory-reservation": "10m", "memory-swap": "-1", "memory-swappiness": "5",
         "mount": "type=tmpfs,dst=/x", "network": "host", "net": "host", "oom-score-adj": "5", "pid": "host",
         "pids-limit": "5", "pull": "never", "rootfs": "/", "security-opt": "no-new-privileges", "shm-size": "1m",
-        "stop-signal": "INT", "sysctl": "net.ipv4.ip_forward=1", "systemd": "always", "tmpfs": "/x", "ulimit": "nofile=5",
-        "userns": "host", "uts": "host", "volume": "/a:/b", "workdir": "/w",
+        "stop-signal": "INT", "sysctl": "net.ipv4.ip_forward=1", "systemd": "always", "tmpfs": "/x",
+        "ulimit": "nofile=5", "userns": "host", "uts": "host", "volume": "/a:/b", "workdir": "/w",
     }  # fmt: skip
     plain = run("image")
     for flag in RUN_FLAGS:

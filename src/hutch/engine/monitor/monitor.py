@@ -18,14 +18,15 @@ from hutch.engine.accounts import enter, total
 from hutch.engine.monitor import protocol, restarting
 from hutch.engine.monitor.capturing import fork_capture
 from hutch.engine.monitor.health import HealthCheck
-from hutch.engine.monitor.loop import READ, Loop, clock
+from hutch.engine.monitor.loop import Loop, clock
 from hutch.engine.monitor.mishaps import as_told, attempt, note
+from hutch.engine.monitor.outcome import exit_code_of, freezer_file, oom_killed
 from hutch.engine.monitor.process import AttachedProcess
+from hutch.engine.monitor.reception import Reception
 from hutch.engine.monitor.session import fork_session
-from hutch.engine.monitor.starting import Starter, clear_runtime, socket_place
+from hutch.engine.monitor.starting import Starter, clear_runtime
 from hutch.engine.monitor.usage import Meter
 from hutch.errors import ContainerNotFound, ContainerSetupFailed, HutchError, InvalidArgument, NoUserNamespaces
-from hutch.linux import seqpacket
 from hutch.linux.process import pidfd_open, pidfd_send_signal, set_child_subreaper
 from hutch.runtime import signals
 from hutch.runtime.state import boot_id, now, process_status
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from hutch.linux.seqpacket import Channel
     from hutch.runtime.container import Container
 
-_REQUEST_PATIENCE_S = 10.0
-_BREATH_S = 1.0
-"""How long no connection is accepted when there are no descriptors left for one."""
 _MISTAKES = 100
 _FIRST_TRY_S, _LAST_TRY_S = 0.5, 300.0
 """How an end that could not be saved is tried again: after twice as long each time."""
@@ -84,7 +82,8 @@ class Monitor:
         self._restarts = restarting.Backoff()
         self._health: HealthCheck | None = None
         self.container: Container | None = None
-        self._pidfd = self._listener_fd = -1
+        self._pidfd = -1
+        self._reception = Reception(self.loop, engine, record.id, self.answer)
         self.sessions: set[int] = set()
         self._kill_timer: Timer | None = None
         self._restart_timer: Timer | None = None
@@ -117,7 +116,7 @@ class Monitor:
         with self.loop:
             self.loop.on_signal(signals.SIGCHLD, self._reap)
             self.loop.on_signal(signals.SIGTERM, lambda: self.stop(None, None))
-            self._listen()
+            self._reception.open()
             self._try_to_start()
             if self.process.clients or self.container or self._restart_timer:
                 self._live()
@@ -270,37 +269,6 @@ class Monitor:
         self._kill_timer = self.loop.after(timeout_s, lambda: self.signal(signals.SIGKILL))
 
     # -- requests of other processes
-
-    def _listen(self) -> None:
-        dir_fd, name = socket_place(self.engine, self.directory.record.id)
-        try:
-            try:
-                os.unlink(name, dir_fd=dir_fd)
-            except FileNotFoundError:
-                pass
-            self._listener_fd = seqpacket.listen(dir_fd, name)
-        finally:
-            os.close(dir_fd)
-        os.set_blocking(self._listener_fd, False)
-        self.loop.watch(self._listener_fd, READ, self._accept)
-
-    def _accept(self, _events: int) -> None:
-        try:
-            channel = seqpacket.accept(self._listener_fd)
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError:  # no descriptors, or no memory; whoever waits to be accepted goes on doing so
-            self.loop.forget(self._listener_fd)
-            self.loop.after(_BREATH_S, self._accept_again)
-            return
-        if channel.peer()[1] not in (0, os.geteuid()):
-            channel.close()
-            return
-        Visitor(self, channel)
-
-    def _accept_again(self) -> None:
-        if self._listener_fd >= 0:
-            self.loop.watch(self._listener_fd, READ, self._accept)
 
     def answer(self, channel: Channel, request: dict[str, Any]) -> None:
         """Do what a client's first message asks for. The channel is the receiver's to close.
@@ -472,11 +440,7 @@ class Monitor:
         if self.process.log is not None:
             attempt("log", self.process.log.close)
             self.process.log = None
-        if self._listener_fd >= 0:
-            self.loop.forget(self._listener_fd)
-            os.close(self._listener_fd)
-            self._listener_fd = -1
-            attempt("socket", self._unlink_socket)
+        attempt("socket", self._reception.close)
         self._over = True
         if record.auto_remove:
             attempt("remove", lambda: lifecycle.remove_parts(self.engine, self.directory, volumes=True))
@@ -487,15 +451,6 @@ class Monitor:
             self.process.lifelines.clear()
         self.process.dismiss(message)
         self._linger()
-
-    def _unlink_socket(self) -> None:
-        dir_fd, name = socket_place(self.engine, self.directory.record.id)
-        try:
-            os.unlink(name, dir_fd=dir_fd)
-        except FileNotFoundError:
-            pass
-        finally:
-            os.close(dir_fd)
 
     def _save_at_last(self, delay_s: float) -> None:
         """Save how it ended and give the lock up; if the disk is full, when there is room again."""
@@ -525,78 +480,8 @@ class Monitor:
             self.loop.after(0.01, self._linger)
 
 
-class Visitor:
-    """A connection whose request has not come yet.
-
-    Args:
-        monitor: answers it.
-        channel: closed unless the monitor takes it over.
-    """
-
-    def __init__(self, monitor: Monitor, channel: Channel) -> None:
-        self._monitor, self._channel = monitor, channel
-        channel.setblocking(False)
-        monitor.loop.watch(channel.fileno(), READ, self._readable)
-        self._timer = monitor.loop.after(_REQUEST_PATIENCE_S, self._close)
-
-    def _close(self) -> None:
-        self._leave()
-        self._channel.close()
-
-    def _leave(self) -> None:
-        self._timer.cancel()
-        self._monitor.loop.forget(self._channel.fileno())
-
-    def _readable(self, _events: int) -> None:
-        try:
-            message, fds = self._channel.recv(protocol.REQUEST_LIMIT)
-        except OSError:
-            self._close()
-            return
-        for fd in fds:
-            os.close(fd)
-        if not message:
-            self._close()
-            return
-        self._leave()
-        try:
-            self._monitor.answer(self._channel, protocol.parse(message))
-        except Exception as error:
-            try:
-                self._channel.send(protocol.failure(as_told(error)))
-            except OSError:
-                pass  # it has gone already
-            self._channel.close()
-
-
 def _number(request: dict[str, Any], name: str) -> int | None:
     found = request.get(name)
     if found is not None and type(found) is not int:
         raise InvalidArgument(f"malformed request: {name} is not a number")
     return found
-
-
-def freezer_file(cgroup_paths: dict[str, str]) -> str:
-    """The file that says whether a cgroup is frozen: of version 2 or of version 1."""
-    if "freezer" in cgroup_paths:
-        return f"{cgroup_paths['freezer']}/freezer.state"
-    return f"{cgroup_paths['']}/cgroup.freeze" if cgroup_paths.get("") else ""
-
-
-def oom_killed(container: Container) -> bool:
-    """Whether the kernel killed something in it for want of memory."""
-    try:
-        return container.cgroup().oom_kills() > 0
-    except (OSError, HutchError):  # without a cgroup of its own there is nothing to ask
-        return False
-
-
-def exit_code_of(error: ContainerSetupFailed) -> int:
-    """Docker's status for a container that could not be set up: 127 no such command, 126 not executable, else 125."""
-    import errno
-
-    if not error.step.startswith(("execute", "find program")):
-        return 125
-    if error.errno in (errno.ENOENT, errno.ENOTDIR) or "not found" in str(error):
-        return 127
-    return 126 if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOEXEC, errno.ELOOP) else 125

@@ -14,6 +14,7 @@ from hutch.engine.execs import ExecRecord, exec_process_spec, forget, save
 from hutch.engine.monitor import protocol
 from hutch.engine.monitor.loop import Loop, clock
 from hutch.engine.monitor.mishaps import as_told, attempt
+from hutch.engine.monitor.outcome import exit_code_of
 from hutch.engine.monitor.process import AttachedProcess
 from hutch.engine.monitor.usage import of_process
 from hutch.errors import ContainerSetupFailed, InvalidState
@@ -107,8 +108,6 @@ class Session:
                 error = as_told(problem)
                 self._signal(signals.SIGKILL)
                 if isinstance(error, ContainerSetupFailed):
-                    from hutch.engine.monitor.monitor import exit_code_of
-
                     error.exit_code = exit_code_of(error)
                 if error.exit_code == 125:  # of `run`; an exec that could not be set up is 126
                     error.exit_code = 126
