@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+_SHOWN = 256
+"""Characters of a wrong argument that are repeated to whoever gave it."""
+
 
 class UsageError(HutchError):
     """The command line itself is wrong; `usage` is the line to show with it."""
@@ -79,7 +82,8 @@ class Flag:
         try:
             return self.parse(text)
         except InvalidArgument as error:
-            message = f'invalid argument "{text}" for "{self.spelling}" flag: {error}'
+            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+            message = f'invalid argument "{shown}" for "{self.spelling}" flag: {error}'
             raise UsageError(message, hint=error.hint) from None
         except NotSupported as error:
             raise UsageError(f"{self.spelling}: {error}", hint=error.hint) from None
