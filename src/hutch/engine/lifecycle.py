@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import time
 
 from hutch.engine import events
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STOP_TIMEOUT_S = 10
 _KILL_WAIT_S = 10.0
+_ANSWER_WAIT_S = 60.0
 _BUSY_WAIT_S = 10.0
 _UNKNOWN = 137
 
@@ -231,6 +233,7 @@ def connect(engine: Engine, container_id: str, request: dict[str, Any]) -> Chann
         os.close(dir_fd)
     try:
         channel.send(protocol.document(b"", request))
+        _await_answer(channel, container_id)
         kind, content = protocol.receive(channel)
     except OSError as error:
         channel.close()
@@ -243,6 +246,17 @@ def connect(engine: Engine, container_id: str, request: dict[str, Any]) -> Chann
     if kind == protocol.FAILED:
         raise protocol.as_error(content)
     return None
+
+
+def _await_answer(channel: Channel, container_id: str) -> None:
+    """Wait for the first answer of a monitor, which never keeps anybody waiting, unless somebody has stopped it."""
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    if not poll.poll(int(_ANSWER_WAIT_S * 1000)):
+        channel.close()
+        raise Unavailable(
+            f"container {container_id[:12]}: its monitor does not answer", hint="if it was killed, try again"
+        )
 
 
 def stop(engine: Engine, text: str, *, signal: int | None = None, timeout_s: int | None = None) -> None:

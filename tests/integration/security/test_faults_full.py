@@ -272,6 +272,20 @@ def test_x14_a_reader_who_stops_reading(lab: Lab) -> None:
     lab.removed()
 
 
+@pytest.mark.parametrize("flags", [(), ("--pid", "host")])
+def test_x14_what_a_process_leaves_behind_writes_on(lab: Lab, flags: tuple[str, ...]) -> None:
+    """Whoever started it is told of its end at once, and does not wait for the others to fall silent."""
+    flood = "while :; do dd if=/dev/zero bs=64k count=100000; done 2>/dev/null & exit 4"
+    lab.start(*flags)
+    done = lab.cli("exec", "x", "sh", "-c", flood, check=False, timeout_s=15)
+    assert done.returncode == 4
+    lab.cli("rm", "-fv", "x")
+    lab.create(*flags, command=("sh", "-c", flood))
+    lab.cli("start", "x")
+    wait_until(lambda: lab.status().startswith("Exited (4)"), 10)
+    lab.removed()
+
+
 def _resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

@@ -109,9 +109,13 @@ class Output:
             self._loop.watch(self.fd, READ, self._readable)
 
     def drain(self) -> None:
-        """Read what is there and close: the process has ended."""
-        while self.fd >= 0 and self._pass():
-            pass
+        """Read what is there and close: the process has ended.
+
+        Others that it left behind may go on writing as fast as we read; of theirs no more is taken than a pipe holds.
+        """
+        left = _PIPE_SIZE + protocol.CHUNK
+        while self.fd >= 0 and left > 0 and (taken := self._pass()):
+            left -= taken
         self.close()
 
     def close(self) -> None:
@@ -127,21 +131,21 @@ class Output:
             self.pause()
             self._loop.after(_QUIET_S, self.resume)
 
-    def _pass(self) -> bool:
-        """Hand on one chunk; False if there was none."""
+    def _pass(self) -> int:
+        """Hand on one chunk; its length, 0 if there was none."""
         try:
             data = os.read(self.fd, protocol.CHUNK)
         except BlockingIOError:
-            return False
+            return 0
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            return False
+            return 0
         if not data:
             self.close()
-            return False
+            return 0
         self._sink(self.kind, data, time.time_ns())
-        return True
+        return len(data)
 
 
 class Input:
