@@ -79,3 +79,17 @@ def processes(state: str) -> list[int]:
         if os.fsencode(state) in words and any(b"forkserver" in word for word in words):
             found.append(int(name))
     return found
+
+
+def server(state: str) -> int:
+    """The fork server alone: what it forks leads a session of its own."""
+    (found,) = (pid for pid in processes(state) if session(pid) not in (pid, 0))
+    return found
+
+
+def session(pid: int) -> int:
+    """The session of a process, 0 if it has ended."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0

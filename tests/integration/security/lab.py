@@ -70,9 +70,8 @@ class Lab:
 
 def monitors(lab: Lab) -> list[int]:
     """Monitors and sessions of this engine, but the bystander's."""
-    server = min(faults.processes(lab.box.roots.state), default=0)
-    others = {server, parent(lab.bystander_pid)}
-    return [pid for pid in faults.processes(lab.box.roots.state) if pid not in others]
+    own = parent(lab.bystander_pid)
+    return [pid for pid in faults.processes(lab.box.roots.state) if pid != own and faults.session(pid) == pid]
 
 
 def parent(pid: int) -> int:

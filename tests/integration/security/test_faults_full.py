@@ -156,7 +156,7 @@ MONITOR_ERRORS = [
 def test_x11_a_call_of_a_monitor_that_fails(lab: Lab) -> None:
     for call, error, when in MONITOR_ERRORS:
         for number in range(1, 40) if EVERY else when:
-            server = min(faults.processes(lab.box.roots.state))
+            server = faults.server(lab.box.roots.state)
             with tracing(server, call, f"error={error}", number):
                 for words in (["run", "-d", "--name", "x", *lab.flags, lab.image, "sleep", "9"], ["exec", "x", "true"]):
                     done = lab.cli(*words, check=False, timeout_s=30)

@@ -426,7 +426,7 @@ def test_h07_what_one_is_given_does_not_reach_the_next(lab: Lab) -> None:
         assert re.findall(r"ONLY(\d+)=1", shown) == [str(number)]
         assert "SECRET" not in shown
         assert f"/w{number}" in shown
-    server = min(faults.processes(lab.box.roots.state))
+    server = faults.server(lab.box.roots.state)
     assert b"SECRET" not in Path(f"/proc/{server}/environ").read_bytes()
     lab.removed()
 
