@@ -34,6 +34,7 @@ _REPLY_BYTES_MAX = 1 << 20
 _SPEC_BYTES_MAX = 16 << 20
 _CHUNK = 256 << 10
 _BUSY_WAIT_S = 10.0
+_TRIES = 5
 _RUNS = ("created", "running", "paused")
 
 
@@ -249,6 +250,15 @@ class Inside:
     def __init__(self, engine: Engine, directory: ContainerDirectory, *, alone: bool = False) -> None:
         self._locked = False
         self._directory = directory
+        for left in reversed(range(_TRIES)):
+            try:
+                self._begin(engine, directory, alone=alone)
+                break
+            except ProcessLookupError:  # its init ended just then; it may be started again by its policy
+                if not left:
+                    raise Unavailable(f"container {directory.record.name}: it is being started or stopped") from None
+
+    def _begin(self, engine: Engine, directory: ContainerDirectory, *, alone: bool) -> None:
         pidfd = open_init(engine, directory)
         spec = read_spec(directory)
         try:
