@@ -453,3 +453,5 @@ def is_static(program: str) -> bool:
 if __name__ == "__main__":  # make the ones a guest without these tools needs
     for ready in (busybox, busybox_schema2, multi_platform, layered):
         print(ready().source)
+    if found("mmdebstrap") and os.geteuid() == 0:
+        print(system("systemd").source)
