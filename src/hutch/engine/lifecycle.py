@@ -387,6 +387,7 @@ def unpause(engine: Engine, text: str) -> None:
 
 
 def _freeze(engine: Engine, text: str, *, wanted: bool) -> None:
+    from hutch.engine.joining import is_alive
     from hutch.runtime.container import Container
 
     with engine.containers.find(text) as directory:
@@ -397,11 +398,17 @@ def _freeze(engine: Engine, text: str, *, wanted: bool) -> None:
         if status != ("running" if wanted else "paused"):
             what = "running" if wanted else "paused"
             raise InvalidState(f"container {record.id} is not {what}", have=status, want=what)
-        with Container.load(engine.runtime_state, record.id) as container:
-            if wanted:
-                container.pause()
-            else:
-                container.resume()
+        try:
+            with Container.load(engine.runtime_state, record.id) as container:
+                if wanted:
+                    container.pause()
+                else:
+                    container.resume()
+        except (HutchError, OSError):
+            if is_alive(record.pid, record.start_time, record.boot_id):
+                raise
+            # It ended meanwhile, and its cgroup with it.
+            raise InvalidState(f"container {record.id} is not running", have="exited", want="running") from None
         _publish(engine, record, "pause" if wanted else "unpause")
 
 

@@ -17,7 +17,7 @@ from hutch.engine.monitor.mishaps import as_told, attempt
 from hutch.engine.monitor.outcome import exit_code_of
 from hutch.engine.monitor.process import AttachedProcess
 from hutch.engine.monitor.usage import of_process
-from hutch.errors import ContainerSetupFailed, InvalidState
+from hutch.errors import ContainerSetupFailed, HutchError, InvalidState
 from hutch.linux.process import pidfd_open, pidfd_send_signal, set_child_subreaper
 from hutch.runtime import entering, signals
 from hutch.runtime.config import check_process
@@ -109,6 +109,10 @@ class Session:
                 self._signal(signals.SIGKILL)
                 if isinstance(error, ContainerSetupFailed):
                     error.exit_code = exit_code_of(error)
+                    if self._has_container_ended():  # while it was entered
+                        message = f"container {self._record.id} is not running"
+                        error = InvalidState(message, have="exited", want="running")
+                        error.exit_code = 1
                 if error.exit_code == 125:  # of `run`; an exec that could not be set up is 126
                     error.exit_code = 126
                 self._process.ended()
@@ -141,6 +145,13 @@ class Session:
         if self._request.get("detach"):
             self._client.finish(protocol.document(protocol.ENDED, {"exit_code": 0}))
         self._reap()  # it may have ended before the loop began
+
+    def _has_container_ended(self) -> bool:
+        try:
+            with Container.load(self._engine.runtime_state, self._record.id) as container:
+                return container.status() == "stopped"
+        except HutchError:
+            return True
 
     def _lifeline_ended(self, lost: bool) -> None:
         """Who wanted the process for his own lifetime only has gone."""
