@@ -526,11 +526,14 @@ def remove(engine: Engine, text: str, *, force: bool = False, volumes: bool = Fa
 
 def _kill_and_wait(engine: Engine, directory: ContainerDirectory) -> bool:
     """Kill a running container and wait for its monitor to finish; False if that removed it."""
-    try:
-        kill(engine, directory.record.id)
-    except (ContainerNotFound, InvalidState):
-        pass
-    if not _locked_within(directory, _KILL_WAIT_S):
+    for _ in range(int(_KILL_WAIT_S)):
+        try:
+            kill(engine, directory.record.id)
+        except (ContainerNotFound, InvalidState):
+            pass
+        if _locked_within(directory, 1.0):
+            break  # else somebody else may have started it again meanwhile
+    else:
         raise Unavailable(f'container "{directory.record.name}": did not end within {_KILL_WAIT_S:.0f} seconds')
     try:
         directory.refresh()
