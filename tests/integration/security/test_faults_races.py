@@ -89,7 +89,8 @@ def test_x16_fifty_at_once_want_one_name(lab: Lab) -> None:
 
 
 SENSIBLE = (
-    "no such container", "no such object", "stopped container", "is not running", "is already in use", "marked for removal",
+    "no such container", "no such object", "stopped container", "is not running",
+    "is already in use", "marked for removal",
     "has just ended", "is paused", "already paused", "is not paused", "cannot remove container", "monitor has gone",
     "already running", "not running",
 )  # fmt: skip
