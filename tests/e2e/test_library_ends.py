@@ -288,6 +288,7 @@ def test_pytest_has_fixtures(busybox_image, cgroup_parent, tmp_path, monkeypatch
     (tmp_path / "tmp").mkdir()
     words = [sys.executable, "-m", "pytest", "-p", "hutch.pytest_plugin", "-p", "no:cacheprovider", "-q"]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "TMPDIR": str(tmp_path / "tmp")}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # installed, it would be there twice
 
     def run(*flags: str) -> str:
         done = subprocess.run(
