@@ -16,6 +16,7 @@ from tests.support.engines import end_engine
 from tests.support.podman import Podman
 from tests.support.podman import podman as private_podman
 
+FORKING = ("/tests/integration/linux/", "/tests/integration/oci/", "/tests/integration/runtime/")
 LEAK_CHECKED = ("/tests/integration/", "/tests/conformance/", "/tests/e2e/")
 
 
@@ -28,6 +29,11 @@ def pytest_configure(config: pytest.Config) -> None:
     session.announce()
     session.sweep()
     config.stash[_PRIVATE] = private
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First what forks this very process, before a server of the session has a thread in it."""
+    items.sort(key=lambda item: not any(part in str(item.path) for part in FORKING))
 
 
 def pytest_unconfigure() -> None:

@@ -83,9 +83,7 @@ def test_b01_an_entry_point_that_is_the_runtimes_own_program(box: Host) -> None:
 
 
 @pytest.mark.parametrize("streams", [(0,), (1,), (2,), (0, 1, 2)])
-def test_b03_a_closed_stream_is_a_pipe_and_no_directory_of_the_engine(
-    own_box: Host, streams: tuple[int]
-) -> None:
+def test_b03_a_closed_stream_is_a_pipe_and_no_directory_of_the_engine(own_box: Host, streams: tuple[int]) -> None:
     own_box.mode = "host"
     image = own_box.image("streams")
     look = "for i in 0 1 2; do stat -L -c '%t:%T %F' /proc/1/fd/$i; done; ls -l /proc/1/fd"
