@@ -44,7 +44,7 @@ def test_an_image_removed_while_a_run_prepares(
         hutch("pull", "-q", image)
         argv = [*hutch.words, *command]
         with subprocess.Popen(argv, env=hutch.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-            time.sleep(0.05 + 0.008 * step)
+            time.sleep(0.02 + 0.011 * step)
             run.send_signal(signal.SIGSTOP)
             with subprocess.Popen(
                 [*hutch.words, "image", "prune", "--all", "--force"], env=hutch.env, stdout=subprocess.DEVNULL
