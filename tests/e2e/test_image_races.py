@@ -33,10 +33,17 @@ def test_an_image_removed_while_a_run_prepares(
     image = name
     if how == "mount":
         image = busybox_image.push(registry, "race/base:1")
-        command += ["--mount", f"type=image,src={name},dst=/other", image, "cat", "/other/etc/shells", "/etc/shells"]
+        command += [
+            "--mount",
+            f"type=image,src={name},dst=/other",
+            image,
+            "sh",
+            "-c",
+            "cat /other/etc/shells /etc/shells; sleep 0.5",
+        ]
         expected = b"/bin/sh\n/bin/sh\n"
     else:
-        command += [image, "cat", "/etc/shells"]
+        command += [image, "sh", "-c", "cat /etc/shells; sleep 0.5"]
         expected = b"/bin/sh\n"
     kept = 0
     for step in range(12):
